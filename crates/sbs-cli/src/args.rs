@@ -1,0 +1,175 @@
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use sbs_proto::{BuildName, LogName};
+
+/// Builds container images on a Secure Build Server, and checks what it built.
+///
+/// A first build takes these steps: write the configuration file (HOSTNAME, GITHUB_URL,
+/// DOCKER_REPO, DOCKER_USER, DOCKER_PASSWORD), then run create-client-cert, create-server-cert and
+/// instance-env, start the server with what instance-env printed, and run init, build --wait and
+/// get-manifest --verify-manifest.
+#[derive(Debug, Parser)]
+#[command(name = "sbs", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the server or the build said no; 2 wrong command line \
+or configuration; 3 no connection, or the server is not trusted; 4 a signature or digest did not \
+verify; 70 a fault of this program."
+)]
+#[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Read the configuration from this JSON file; missing UUID and SECRET are added to it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) env: Option<PathBuf>,
+
+    /// Print results as text for people or as JSON for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Print no notes about what is going on, only results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Print each request that is made, without what is in it
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a certificate authority and the client certificate that this program presents
+    #[command(display_order = 1)]
+    CreateClientCert,
+
+    /// Make the server's certificate and key, for the host name in the configuration
+    #[command(display_order = 2)]
+    CreateServerCert,
+
+    /// Print the environment variables that the server is started with, its private key included
+    #[command(display_order = 3)]
+    InstanceEnv,
+
+    /// Tell a new server what to build, how, and where the image goes
+    #[command(display_order = 4)]
+    Init,
+
+    /// Tell the server that the configuration changed
+    #[command(display_order = 5)]
+    Update,
+
+    /// Start a build; it runs on the server whether or not this program waits
+    #[command(display_order = 6)]
+    Build {
+        /// Print the build's log as it grows; waits like --wait
+        #[arg(long)]
+        follow: bool,
+
+        /// Wait for the end of the build; the exit code is 0 only if it succeeded
+        #[arg(long)]
+        wait: bool,
+    },
+
+    /// Print what the server has done last, or what failed
+    #[command(display_order = 7)]
+    Status,
+
+    /// Print the log of the last build
+    #[command(display_order = 8)]
+    Log {
+        /// Go on printing what is added until the build ends
+        #[arg(long)]
+        follow: bool,
+
+        /// Print this log; the server keeps one, `build`
+        #[arg(long, value_name = "NAME", default_value = "build", value_parser = LogName::parse)]
+        log: LogName,
+    },
+
+    /// Stop the build that runs, if any, and remove what it left on the server
+    #[command(display_order = 9)]
+    Clean,
+
+    /// Save the signed manifest of a build: its source, its log and the record of what was done
+    #[command(display_order = 10)]
+    GetManifest {
+        /// Take the build of this name instead of the last one
+        #[arg(long, value_name = "NAME", value_parser = BuildName::parse)]
+        build_name: Option<BuildName>,
+
+        /// Verify with the public key in this file, which you have from elsewhere, instead of the
+        /// one that the server sends
+        #[arg(long, value_name = "FILE")]
+        manifest_key: Option<PathBuf>,
+
+        /// Accept the looser form of manifests that the original server makes, which prove less
+        #[arg(long)]
+        original: bool,
+
+        /// Verify the manifest and save its parts and the public key, too
+        #[arg(long)]
+        verify_manifest: bool,
+    },
+
+    /// Save the public key that verifies the manifest of a build
+    #[command(display_order = 11)]
+    GetPublickey {
+        /// Take the build of this name instead of the last one
+        #[arg(long, value_name = "NAME", value_parser = BuildName::parse)]
+        build_name: Option<BuildName>,
+    },
+
+    /// Print the registry, repository and digest of the last image built
+    #[command(display_order = 12)]
+    GetDigest,
+
+    /// Verify a manifest file without a server and without a configuration
+    #[command(display_order = 13)]
+    Verify {
+        /// The manifest, a file whose name ends in .sig.tbz
+        #[arg(value_name = "MANIFEST")]
+        file: PathBuf,
+
+        /// The public key of the manifest, PEM, from a source that you trust
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+
+        /// Accept the looser form of manifests that the original server makes, which prove less
+        #[arg(long)]
+        original: bool,
+    },
+
+    /// Print the version of this program
+    #[command(display_order = 14)]
+    Version,
+}
+
+/// The form of what is printed on the standard output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line, each with a member `version`
+    Json,
+    /// Text
+    Text,
+}
+
+/// How much is printed on the standard error output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verbosity {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+impl Args {
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, _) => Verbosity::Verbose,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The certificates of client and server: where they are, and how they come to be.
+//!
+//! Files and names are those of the original's client, so that both can share a directory.
+
+use std::path::{Path, PathBuf};
+
+use sbs_crypto::pki::{self, CertificateAuthority, DescribeError, IssueError, Issued, LoadError};
+use thiserror::Error;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::config::{Config, OpenConfigError};
+use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
+use crate::limits::PEM_BYTES;
+
+/// Where the certificates and keys are.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    /// The certificate of the authority that issues all others.
+    pub(crate) authority: PathBuf,
+    authority_key: PathBuf,
+    /// The client's certificate followed by its key.
+    pub(crate) client: PathBuf,
+    directory: PathBuf,
+    server_directory: PathBuf,
+    supplied: bool,
+}
+
+/// What became of a wish for certificates.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// They are there already.
+    Found,
+    /// They were made.
+    Made,
+    /// They were made in the place of those for another host name.
+    Remade { old_names: String },
+}
+
+impl Certificates {
+    /// Says where the certificates are that a configuration means.
+    pub(crate) fn of(config: &Config) -> Result<Self, OpenConfigError> {
+        let client = match config.path("CLIENT_CRT_KEY")? {
+            Some(path) => path,
+            None => config.certificate_stem()?.into(),
+        };
+        let mut directory = client.clone().into_os_string();
+        directory.push(".d");
+        let directory = PathBuf::from(directory);
+        let (authority, authority_key) = (config.path("CAPATH")?, config.path("CAKEYPATH")?);
+        let supplied = authority.is_some() && authority_key.is_some();
+        // As in the original, the directory counts and the file name does not.
+        let server = config.path("CERTPATH")?.and_then(|path| path.parent().map(Path::to_owned));
+        Ok(Self {
+            authority: authority.unwrap_or_else(|| directory.join("client-ca.pem")),
+            authority_key: authority_key.unwrap_or_else(|| directory.join("client-ca-key.pem")),
+            client,
+            server_directory: server.unwrap_or_else(|| directory.clone()),
+            directory,
+            supplied,
+        })
+    }
+
+    /// Makes a certificate authority, unless one is supplied, and a client certificate.
+    pub(crate) fn create_client(&self, now: OffsetDateTime) -> Result<Outcome, CertificateError> {
+        if self.find_client_set()? {
+            return Ok(Outcome::Found);
+        }
+        file::make_directory(&self.directory)?;
+        let authority = if self.supplied && self.authority.exists() {
+            self.load_authority()?
+        } else {
+            let authority = CertificateAuthority::create(now)?;
+            write(&self.authority, authority.certificate_pem(), Access::Everyone)?;
+            write(&self.authority_key, authority.key_pem(), Access::Owner)?;
+            authority
+        };
+        let Issued { certificate_pem, key_pem, request_pem } = authority.issue_client(now)?;
+        let bundle = format!("{certificate_pem}{}", authority.certificate_pem());
+        let both = Zeroizing::new(format!("{certificate_pem}{}", *key_pem));
+        write(&self.in_directory("client-csr.pem"), &request_pem, Access::Everyone)?;
+        write(&self.in_directory("client-cert.pem"), &certificate_pem, Access::Everyone)?;
+        write(&self.in_directory("client-cert-key.pem"), &key_pem, Access::Owner)?;
+        write(&self.in_directory("client-cert-bundle.pem"), &bundle, Access::Everyone)?;
+        write(&self.client, &both, Access::Owner)?;
+        Ok(Outcome::Made)
+    }
+
+    /// Makes the server's certificate for `host`.
+    pub(crate) fn create_server(
+        &self,
+        host: &str,
+        now: OffsetDateTime,
+    ) -> Result<Outcome, CertificateError> {
+        let [request, certificate, key] = self.server_files();
+        let outcome = if find_set(&[&request, &certificate, &key])? {
+            let described = pki::describe(&file::read_text(&certificate, PEM_BYTES)?);
+            let described = described.map_err(|source| CertificateError::Describe {
+                path: certificate.clone(),
+                source,
+            })?;
+            if described.sans.len() == 1 && described.is_for_host(host) {
+                return Ok(Outcome::Found);
+            }
+            Outcome::Remade { old_names: described.sans.join(", ") }
+        } else {
+            Outcome::Made
+        };
+        let issued = self.load_authority()?.issue_server(host, now)?;
+        file::make_directory(&self.server_directory)?;
+        write(&request, &issued.request_pem, Access::Everyone)?;
+        write(&key, &issued.key_pem, Access::Owner)?;
+        write(&certificate, &issued.certificate_pem, Access::Everyone)?;
+        Ok(outcome)
+    }
+
+    /// Returns the certificate of the authority, PEM.
+    pub(crate) fn authority_certificate(&self) -> Result<String, CertificateError> {
+        Ok(file::read_text(&self.authority, PEM_BYTES)?)
+    }
+
+    /// Returns the client's certificate without its key, PEM.
+    pub(crate) fn client_certificate(&self) -> Result<String, CertificateError> {
+        let both = Zeroizing::new(file::read_text(&self.client, PEM_BYTES)?);
+        let certificate = both.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+        match certificate {
+            Some((body, _)) => Ok(format!("{BEGIN}{body}{END}\n")),
+            None => Err(CertificateError::NotACertificate { path: self.client.clone() }),
+        }
+    }
+
+    /// Returns the server's certificate and key, PEM.
+    pub(crate) fn server_pair(&self) -> Result<(String, Zeroizing<String>), CertificateError> {
+        let [_, certificate, key] = self.server_files();
+        let key = file::read_text(&key, PEM_BYTES).map(Zeroizing::new)?;
+        Ok((file::read_text(&certificate, PEM_BYTES)?, key))
+    }
+
+    /// Returns the file that remembers the `RUNTIME_TYPE` that `init` was called with.
+    pub(crate) fn runtime_type_file(&self) -> Result<PathBuf, WriteFileError> {
+        file::make_directory(&self.directory)?;
+        Ok(self.in_directory("sbsRuntime_Type"))
+    }
+
+    /// Tells whether every client file is there; an error names those that are not if some are.
+    fn find_client_set(&self) -> Result<bool, CertificateError> {
+        // With a certificate and a CA of the user's own nothing else is needed.
+        if self.client.exists() && self.authority.exists() && self.authority_key.exists() {
+            return Ok(true);
+        }
+        let names =
+            ["client-csr.pem", "client-cert.pem", "client-cert-key.pem", "client-cert-bundle.pem"];
+        let inner = names.map(|name| self.in_directory(name));
+        let mut files: Vec<&PathBuf> = inner.iter().chain([&self.client]).collect();
+        if !(self.supplied && self.authority.exists() && self.authority_key.exists()) {
+            files.extend([&self.authority, &self.authority_key]);
+        }
+        find_set(&files)
+    }
+
+    fn load_authority(&self) -> Result<CertificateAuthority, CertificateError> {
+        let certificate = file::read_text(&self.authority, PEM_BYTES)?;
+        let key = Zeroizing::new(file::read_text(&self.authority_key, PEM_BYTES)?);
+        Ok(CertificateAuthority::from_pem(&certificate, &key)?)
+    }
+
+    fn server_files(&self) -> [PathBuf; 3] {
+        ["server-csr.pem", "server-cert.pem", "server-cert-key.pem"]
+            .map(|name| self.server_directory.join(name))
+    }
+
+    fn in_directory(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// Tells whether all files are there; an error names those that are not if only some are.
+fn find_set(files: &[&PathBuf]) -> Result<bool, CertificateError> {
+    let (found, missing): (Vec<_>, Vec<_>) = files.iter().partition(|path| path.exists());
+    match (found.is_empty(), missing.is_empty()) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => {
+            let shown = |paths: Vec<&&PathBuf>| {
+                paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+            };
+            Err(CertificateError::Partial { found: shown(found), missing: shown(missing) })
+        }
+    }
+}
+
+fn write(path: &Path, text: &str, access: Access) -> Result<(), WriteFileError> {
+    file::write(path, text.as_bytes(), access, Existing::Replace)
+}
+
+/// Why there are no certificates.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum CertificateError {
+    #[error("cannot read the certificate in `{}`", path.display())]
+    Describe { path: PathBuf, source: DescribeError },
+
+    #[error("cannot make a certificate")]
+    Issue(#[from] IssueError),
+
+    #[error("cannot use the certificate authority")]
+    LoadAuthority(#[from] LoadError),
+
+    #[error("no certificate in PEM form in `{}`", path.display())]
+    NotACertificate { path: PathBuf },
+
+    #[error("only a part of a set of certificates is there: missing {missing}; found {found}")]
+    Partial { found: String, missing: String },
+
+    #[error(transparent)]
+    Read(#[from] ReadFileError),
+
+    #[error(transparent)]
+    Write(#[from] WriteFileError),
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";

@@ -1,0 +1,116 @@
+mod build;
+mod certificate;
+mod image;
+mod log;
+mod manifest;
+mod verify;
+
+use std::path::PathBuf;
+
+use sbs_client::Client;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::args::{Args, Command};
+use crate::certificate::Certificates;
+use crate::command::verify::KeySource;
+use crate::config::{Config, Notice};
+use crate::connection;
+use crate::error::{CommandError, Kind};
+use crate::ui::Ui;
+
+/// Does what the command line says.
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
+    match &args.command {
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            ui.result(format_args!("sbs {version}"), json!({"sbs": version}))
+        }
+        Command::Verify { file, key, original } => {
+            verify::run(file, key, verify::form(*original), ui)
+        }
+        command => {
+            let now = OffsetDateTime::now_utc();
+            let context = Context::open(args.env.as_ref(), now, ui)?;
+            run_with_config(command, &context, now)
+        }
+    }
+}
+
+/// What every command with a configuration works with.
+struct Context<'a> {
+    certificates: Certificates,
+    config: Config,
+    ui: &'a Ui,
+}
+
+impl<'a> Context<'a> {
+    fn open(env: Option<&PathBuf>, now: OffsetDateTime, ui: &'a Ui) -> Result<Self, CommandError> {
+        let path = env.ok_or_else(|| {
+            CommandError::new(Kind::Usage, "this command needs a configuration file")
+                .hint("name it: sbs --env FILE ...")
+        })?;
+        let (config, notices) = Config::open(path, now)?;
+        for notice in notices {
+            match notice {
+                Notice::Completed { .. } => ui.note(notice),
+                Notice::ReadableByOthers { .. } => ui.warning(notice),
+            }
+        }
+        Ok(Self { certificates: Certificates::of(&config)?, config, ui })
+    }
+
+    fn client(&self) -> Result<Client, CommandError> {
+        connection::client(&self.config, &self.certificates, self.ui)
+    }
+}
+
+fn run_with_config(
+    command: &Command,
+    context: &Context<'_>,
+    now: OffsetDateTime,
+) -> Result<(), CommandError> {
+    match command {
+        Command::CreateClientCert => certificate::create_client(context, now),
+        Command::CreateServerCert => certificate::create_server(context, now),
+        Command::InstanceEnv => certificate::instance_env(context),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| CommandError::new(Kind::Internal, error))?;
+            runtime.block_on(call(command, context))
+        }
+    }
+}
+
+async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandError> {
+    match command {
+        Command::Init => image::init(context).await,
+        Command::Update => image::update(context).await,
+        Command::Status => image::status(context).await,
+        Command::Clean => image::clean(context).await,
+        Command::GetDigest => image::digest(context).await,
+        Command::Build { follow, wait } => {
+            build::run(context, build::Patience::of(*wait, *follow)).await
+        }
+        Command::Log { follow: true, log } => log::follow(context, *log).await,
+        Command::Log { follow: false, log } => log::print(context, *log).await,
+        Command::GetManifest { build_name, manifest_key, original, verify_manifest } => {
+            let key = match (manifest_key, verify_manifest) {
+                (Some(path), _) => Some(KeySource::File(path.clone())),
+                (None, true) => Some(KeySource::Server),
+                (None, false) => None,
+            };
+            manifest::fetch(context, build_name.as_ref(), key, verify::form(*original)).await
+        }
+        Command::GetPublickey { build_name } => {
+            manifest::fetch_key(context, build_name.as_ref()).await
+        }
+        Command::CreateClientCert
+        | Command::CreateServerCert
+        | Command::InstanceEnv
+        | Command::Verify { .. }
+        | Command::Version => {
+            Err(CommandError::new(Kind::Internal, "a command without calls came to the calls"))
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The configuration file: a JSON object shared with the original's client.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use sbs_crypto::random_bytes;
+use sbs_proto::{ParseDefinitionError, RuntimeType, StateSecret, key};
+use serde_json::Value;
+use thiserror::Error;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
+use crate::json::{Json, Object};
+use crate::limits::CONFIG_BYTES;
+
+/// The configuration, with what every command needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    members: Object,
+    path: PathBuf,
+}
+
+/// What a user should know about the configuration file that was just opened.
+#[derive(Debug, Eq, Error, PartialEq)]
+pub(crate) enum Notice {
+    #[error("added {} to `{}` and made it readable by you alone; the old file is `{}`",
+        added.join(", "), path.display(), backup.display())]
+    Completed { added: Vec<&'static str>, backup: PathBuf, path: PathBuf },
+
+    #[error("`{}` holds secrets and others can read it (mode {mode:04o}); run: chmod 600 {}",
+        path.display(), path.display())]
+    ReadableByOthers { mode: u32, path: PathBuf },
+}
+
+impl Config {
+    /// Reads the file at `path`; on first use it adds what the client itself makes up and keeps the
+    /// old file beside it.
+    pub(crate) fn open(
+        path: &Path,
+        now: OffsetDateTime,
+    ) -> Result<(Self, Vec<Notice>), OpenConfigError> {
+        let path = expand(path);
+        let bytes = file::read(&path, CONFIG_BYTES)?;
+        let mut config = Self { members: parse(&bytes)?, path };
+        config.runtime_type()?;
+        let added = config.complete();
+        if added.is_empty() {
+            config.uuid()?;
+            let notices = config.readable_by_others()?;
+            return Ok((config, notices));
+        }
+        config.uuid()?;
+        let backup = config.rewrite(&bytes, now)?;
+        let notice = Notice::Completed { added, backup, path: config.path.clone() };
+        Ok((config, vec![notice]))
+    }
+
+    /// Returns the value of a key; an empty string or `null` counts as absent.
+    pub(crate) fn value(&self, key: &str) -> Option<Value> {
+        self.members.value(key).filter(|value| !value.is_nothing()).map(Json::to_value)
+    }
+
+    /// Returns the text of a key; an empty one counts as absent.
+    pub(crate) fn text(&self, key: &'static str) -> Result<Option<&str>, OpenConfigError> {
+        match self.members.value(key) {
+            None => Ok(None),
+            Some(value) if value.is_nothing() => Ok(None),
+            Some(value) => {
+                let wrong = OpenConfigError::Value { expected: "a string", key };
+                value.as_str().map(Some).ok_or(wrong)
+            }
+        }
+    }
+
+    /// Returns the path that a key holds, with `~` expanded.
+    pub(crate) fn path(&self, key: &'static str) -> Result<Option<PathBuf>, OpenConfigError> {
+        Ok(self.text(key)?.map(|text| expand(Path::new(text))))
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.members.keys()
+    }
+
+    /// Returns the server's host name.
+    pub(crate) fn hostname(&self) -> Result<&str, OpenConfigError> {
+        self.text(HOSTNAME)?.ok_or(OpenConfigError::Missing { key: HOSTNAME })
+    }
+
+    /// Returns the server's port, 443 where none is set.
+    pub(crate) fn port(&self) -> Result<u16, OpenConfigError> {
+        let port = match self.value(CICD_PORT) {
+            None => Some(443),
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(value) => value.as_u64().and_then(|port| port.try_into().ok()),
+        };
+        port.filter(|port| *port > 0)
+            .ok_or(OpenConfigError::Value { expected: "a port, from 1 to 65535", key: CICD_PORT })
+    }
+
+    /// Returns where the image is meant to run, `vpc` where nothing is set.
+    pub(crate) fn runtime_type(&self) -> Result<RuntimeType, OpenConfigError> {
+        match self.text(key::RUNTIME_TYPE)? {
+            None => Ok(RuntimeType::Vpc),
+            Some(text) => Ok(RuntimeType::parse(text)?),
+        }
+    }
+
+    /// Returns the name of the certificate files, `.<CONTAINER_NAME>-<UUID>`.
+    pub(crate) fn certificate_stem(&self) -> Result<String, OpenConfigError> {
+        let container = self.text(CONTAINER_NAME)?.unwrap_or("container");
+        // It is part of a file name.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if container.len() > 100 || !container.chars().all(plain) {
+            let expected = "at most 100 letters, digits, `.`, `_` and `-`";
+            return Err(OpenConfigError::Value { expected, key: CONTAINER_NAME });
+        }
+        Ok(format!(".{container}-{}", self.uuid()?))
+    }
+
+    fn uuid(&self) -> Result<&str, OpenConfigError> {
+        let missing = OpenConfigError::Missing { key: UUID };
+        let uuid = self.text(UUID)?.ok_or(missing)?;
+        // It is part of a file name.
+        if uuid.len() > 64 || !uuid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(OpenConfigError::Value { expected: "a UUID", key: UUID });
+        }
+        Ok(uuid)
+    }
+
+    /// Sets what the client makes up and is not there; returns the keys.
+    fn complete(&mut self) -> Vec<&'static str> {
+        let mut added = Vec::new();
+        for key in [key::RUNTIME_TYPE, UUID, key::SECRET] {
+            if self.members.value(key).is_some_and(|value| !value.is_nothing()) {
+                continue;
+            }
+            match key {
+                UUID => self.members.set(key, &random_uuid()),
+                key::SECRET => {
+                    let secret = StateSecret::from_bytes(random_bytes()).expose_base64();
+                    self.members.set(key, &secret);
+                }
+                _ => self.members.set(key, RuntimeType::Vpc.as_str()),
+            }
+            added.push(key);
+        }
+        added
+    }
+
+    /// Writes the file anew, with its old bytes beside it. At every moment one of the two is whole.
+    fn rewrite(&self, old: &[u8], now: OffsetDateTime) -> Result<PathBuf, OpenConfigError> {
+        // The file that a link points to is meant, not the link.
+        let failed = |source| ReadFileError::Io { path: self.path.clone(), source };
+        let target = fs::canonicalize(&self.path).map_err(failed)?;
+        let mut backup = target.clone().into_os_string();
+        backup.push(format!(".{}", stamp(now)));
+        let backup = PathBuf::from(backup);
+        file::write(&backup, old, Access::Owner, Existing::Keep)?;
+        let text = self.members.to_text();
+        file::write(&target, text.as_bytes(), Access::Owner, Existing::Replace)?;
+        Ok(backup)
+    }
+
+    fn readable_by_others(&self) -> Result<Vec<Notice>, OpenConfigError> {
+        let failed = |source: io::Error| ReadFileError::Io { path: self.path.clone(), source };
+        let mode = fs::metadata(&self.path).map_err(failed)?.permissions().mode() & 0o7777;
+        Ok(match mode & 0o077 {
+            0 => Vec::new(),
+            // After completing it there is always a SECRET in it.
+            _ => vec![Notice::ReadableByOthers { mode, path: self.path.clone() }],
+        })
+    }
+}
+
+/// Puts the user's home directory in the place of a leading `~`.
+pub(crate) fn expand(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Object, OpenConfigError> {
+    // serde_json's own message can repeat a value, which may be a secret.
+    let not_json = |error: serde_json::Error| OpenConfigError::NotJson {
+        column: error.column(),
+        line: error.line(),
+    };
+    let Json::Object(members) = serde_json::from_slice(bytes).map_err(not_json)? else {
+        return Err(OpenConfigError::NotAnObject);
+    };
+    let mut seen = Vec::new();
+    for key in members.keys() {
+        let upper = key.to_ascii_uppercase();
+        if seen.contains(&upper) {
+            let key = sbs_client::Shown::short(&upper, 64).to_string();
+            return Err(OpenConfigError::Doubled { key });
+        }
+        seen.push(upper);
+    }
+    Ok(members)
+}
+
+/// Makes a random UUID (RFC 9562, 5.4).
+fn random_uuid() -> String {
+    let mut bits = u128::from_be_bytes(random_bytes());
+    bits = bits & !(0xf << 76) | 0x4 << 76;
+    bits = bits & !(0x3 << 62) | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    let part = |range| hex.get(range).expect("the text has 32 digits");
+    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+}
+
+/// Returns a UTC time as the original writes it, `YYYY-MM-DD_HH-MM-SS.ffffff`.
+fn stamp(now: OffsetDateTime) -> String {
+    let form =
+        format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");
+    now.to_offset(time::UtcOffset::UTC).format(form).expect("the form has only parts of a time")
+}
+
+/// Why there is no configuration. It repeats no value.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum OpenConfigError {
+    #[error("the configuration has key `{key}` twice (upper and lower case are the same)")]
+    Doubled { key: String },
+
+    #[error("{key} is missing in the configuration")]
+    Missing { key: &'static str },
+
+    #[error("the configuration is not a JSON object")]
+    NotAnObject,
+
+    #[error("the configuration is not JSON (line {line}, column {column})")]
+    NotJson { column: usize, line: usize },
+
+    #[error(transparent)]
+    Read(#[from] ReadFileError),
+
+    #[error(transparent)]
+    RuntimeType(#[from] ParseDefinitionError),
+
+    #[error("{key} must be {expected}")]
+    Value { expected: &'static str, key: &'static str },
+
+    #[error(transparent)]
+    Write(#[from] WriteFileError),
+}
+
+pub(crate) const HOSTNAME: &str = "HOSTNAME";
+pub(crate) const CICD_PORT: &str = "CICD_PORT";
+pub(crate) const CONTAINER_NAME: &str = "CONTAINER_NAME";
+pub(crate) const UUID: &str = "UUID";
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs::Permissions;
+
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-02 04:04:05.000006 +1);
+
+    fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("env.json");
+        fs::write(&path, text).unwrap();
+        (directory, path)
+    }
+
+    /// Opens a configuration that is complete but for what `text` has.
+    pub(crate) fn config(text: &str) -> Config {
+        let (_directory, path) = write(text);
+        Config::open(&path, NOW).unwrap().0
+    }
+
+    fn error(text: &str) -> String {
+        let (_directory, path) = write(text);
+        let error = Config::open(&path, NOW).unwrap_err();
+        assert_eq!(fs::read_to_string(path).unwrap(), text, "the file was changed");
+        error.to_string()
+    }
+
+    #[test]
+    fn c3_the_first_use_adds_what_is_missing_and_keeps_the_old_file() {
+        let text = "{\"z\": {\"y\": 1, \"a\": 2},\n\"hostname\": \"h\", \"secret\": \"\"}";
+        let (directory, path) = write(text);
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let (config, notices) = Config::open(&path, NOW).unwrap();
+        let backup = directory.path().join("env.json.2026-01-02_03-04-05.000006");
+        let added = vec!["RUNTIME_TYPE", "UUID", "SECRET"];
+        let completed = Notice::Completed { added, backup: backup.clone(), path: path.clone() };
+        assert_eq!(notices, [completed]);
+        assert_eq!(fs::read_to_string(&backup).unwrap(), text);
+        let new = fs::read_to_string(&path).unwrap();
+        let start = "{\n    \"z\": {\n        \"y\": 1,\n        \"a\": 2\n    },\n    \"hostname\": \"h\",\n    \"secret\": \"";
+        assert!(new.starts_with(start), "{new}");
+        let keys: Vec<_> = config.keys().collect();
+        assert_eq!(keys, ["z", "hostname", "secret", "RUNTIME_TYPE", "UUID"]);
+        for file in [&path, &backup] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o7777, 0o600);
+        }
+        StateSecret::parse(config.text("SECRET").unwrap().unwrap()).unwrap();
+
+        let (again, notices) = Config::open(&path, NOW).unwrap();
+        assert_eq!(notices, []);
+        assert_eq!(again.members, config.members);
+        assert_eq!(fs::read_to_string(&path).unwrap(), new);
+    }
+
+    #[test]
+    fn c3_a_file_that_others_can_read_is_warned_of() {
+        let (_directory, path) = write("{}");
+        Config::open(&path, NOW).unwrap();
+        for (mode, warned) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let (_, notices) = Config::open(&path, NOW).unwrap();
+            assert_eq!(!notices.is_empty(), warned, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_random_and_of_version_4() {
+        let uuids = [random_uuid(), random_uuid()];
+        assert_ne!(uuids[0], uuids[1]);
+        for uuid in uuids {
+            let bytes = uuid.as_bytes();
+            assert_eq!((bytes.len(), bytes[14]), (36, b'4'), "{uuid}");
+            assert!(b"89ab".contains(&bytes[19]), "{uuid}");
+            assert!([8, 13, 18, 23].iter().all(|i| bytes[*i] == b'-'), "{uuid}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_repeating_values() {
+        for (text, expected) in [
+            ("", "the configuration is not JSON (line 1, column 0)"),
+            ("{\"a\": canary}", "the configuration is not JSON (line 1, column 7)"),
+            ("[\"canary\"]", "the configuration is not a JSON object"),
+            (
+                "{\"Secret\":\"canary\",\"SECRET\":\"x\"}",
+                "the configuration has key `SECRET` twice (upper and lower case are the same)",
+            ),
+            ("{\"RUNTIME_TYPE\":\"canary\"}", "RUNTIME_TYPE must be `vpc`, `on-prem` or `classic`"),
+            ("{\"UUID\":\"../canary\"}", "UUID must be a UUID"),
+            ("{\"UUID\":1}", "UUID must be a string"),
+        ] {
+            assert_eq!(error(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_port_is_a_string_or_a_number() {
+        for (text, expected) in [
+            ("{}", Some(443)),
+            (r#"{"CICD_PORT":""}"#, Some(443)),
+            (r#"{"cicd_port":"8443"}"#, Some(8443)),
+            (r#"{"CICD_PORT":8443}"#, Some(8443)),
+            (r#"{"CICD_PORT":0}"#, None),
+            (r#"{"CICD_PORT":65536}"#, None),
+            (r#"{"CICD_PORT":"x"}"#, None),
+            (r#"{"CICD_PORT":true}"#, None),
+        ] {
+            assert_eq!(config(text).port().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_container_name_is_a_part_of_a_file_name() {
+        let stem = |name: &str| {
+            let json = serde_json::json!({"UUID": "u-1", "CONTAINER_NAME": name});
+            config(&json.to_string()).certificate_stem().ok()
+        };
+        assert_eq!(stem("").as_deref(), Some(".container-u-1"));
+        assert_eq!(stem("a.b_c-1").as_deref(), Some(".a.b_c-1-u-1"));
+        for name in ["a/b", "../x", "a b", "ä", "a\n", &"x".repeat(101)] {
+            assert_eq!(stem(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_directory() {
+        let home = std::env::home_dir().unwrap();
+        for (path, expected) in [
+            ("~/a", home.join("a")),
+            ("~", home.clone()),
+            ("~a", "~a".into()),
+            ("a/~", "a/~".into()),
+            ("/a", "/a".into()),
+        ] {
+            assert_eq!(expand(Path::new(path)), expected);
+        }
+    }
+}

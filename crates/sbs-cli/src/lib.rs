@@ -1,0 +1,52 @@
+//! The command line of a Secure Build Server: words become calls, results become text and exit
+//! codes.
+//!
+//! It is a binary, `sbs`; start at [`main`]. It is not for deciding what is genuine: signatures are
+//! judged by `sbs-manifest`, certificates are made by `sbs-crypto`.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done, also if the reader of the output went away |
+//! | 1 | the server or the build said no |
+//! | 2 | the command line or the configuration is wrong |
+//! | 3 | no connection, or the server's certificate is not trusted |
+//! | 4 | a signature or digest did not verify |
+//! | 70 | a fault of this program |
+//!
+//! The configuration file and the files on disk follow `docs/formats/wire.md`.
+
+mod args;
+mod certificate;
+mod command;
+mod config;
+mod connection;
+mod definition;
+mod error;
+mod file;
+mod follow;
+mod json;
+mod limits;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+use crate::ui::Ui;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return ui::usage(&error),
+    };
+    let ui = Ui::new(args.format, args.verbosity());
+    match command::run(&args, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What the command line reads and waits for at most. Past a limit it fails; nothing is cut off.
+
+use std::time::Duration;
+
+/// The most bytes of a configuration file.
+pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// The most bytes of a certificate, a key or a set of them.
+pub(crate) const PEM_BYTES: u64 = 64 * 1024;
+
+/// The first pause between two looks at a build.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause between two looks at a build.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest pause where a look takes long because the log is large.
+pub(crate) const LONGEST_PAUSE_FOR_LARGE_LOGS: Duration = Duration::from_secs(20);
+
+/// How long a status that does not change after `build` may be the one of the build before.
+pub(crate) const START_GRACE: Duration = Duration::from_secs(30);
+
+/// How many looks in a row may fail for want of a connection before waiting is given up.
+pub(crate) const MISSED_LOOKS: u32 = 5;

@@ -1,0 +1,189 @@
+//! The certificates that are made, judged by OpenSSL.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::place::Place;
+
+const DIRECTORY: &str = ".container-u-1.d";
+
+#[test]
+fn a_client_set_has_the_originals_names_and_private_modes() {
+    let place = Place::with_config(1);
+    let run = place.good(&["create-client-cert"]);
+    assert_eq!(run.stdout, ".container-u-1\n");
+    assert_eq!(place.mode(DIRECTORY), 0o700);
+    for (name, mode) in [
+        ("client-ca.pem", 0o644),
+        ("client-ca-key.pem", 0o600),
+        ("client-csr.pem", 0o644),
+        ("client-cert.pem", 0o644),
+        ("client-cert-key.pem", 0o600),
+        ("client-cert-bundle.pem", 0o644),
+    ] {
+        assert_eq!(place.mode(&format!("{DIRECTORY}/{name}")), mode, "{name}");
+    }
+    assert_eq!(place.mode(".container-u-1"), 0o600);
+    assert_eq!(fs::read_dir(place.path(DIRECTORY)).unwrap().count(), 6);
+    let read = |name: &str| place.read(&format!("{DIRECTORY}/{name}"));
+    let both = format!("{}{}", read("client-cert.pem"), read("client-cert-key.pem"));
+    assert_eq!(place.read(".container-u-1"), both);
+    let bundle = format!("{}{}", read("client-cert.pem"), read("client-ca.pem"));
+    assert_eq!(read("client-cert-bundle.pem"), bundle);
+}
+
+#[test]
+fn openssl_accepts_the_chain() {
+    let place = Place::with_certificates(1);
+    let authority = format!("{DIRECTORY}/client-ca.pem");
+    for (name, purpose) in [("client-cert", "sslclient"), ("server-cert", "sslserver")] {
+        let file = format!("{DIRECTORY}/{name}.pem");
+        let verified = place.openssl(&[
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            &authority,
+            "-purpose",
+            purpose,
+            &file,
+        ]);
+        assert_eq!(verified, format!("{file}: OK\n"));
+    }
+    let server = format!("{DIRECTORY}/server-cert.pem");
+    let san = place.openssl(&["x509", "-in", &server, "-noout", "-ext", "subjectAltName"]);
+    assert!(san.contains("DNS:localhost"), "{san}");
+    assert_eq!(place.mode(&format!("{DIRECTORY}/server-cert-key.pem")), 0o600);
+    place.openssl(&["req", "-in", &format!("{DIRECTORY}/server-csr.pem"), "-noout", "-verify"]);
+}
+
+#[test]
+fn an_existing_set_is_left_as_it_is() {
+    let place = Place::with_certificates(1);
+    let before = place.read(".container-u-1");
+    let server = place.read(&format!("{DIRECTORY}/server-cert.pem"));
+    let run = place.good(&["create-client-cert"]);
+    assert!(run.stderr.contains("using supplied pem files"), "{run:?}");
+    assert_eq!(place.read(".container-u-1"), before);
+    let run = place.good(&["create-server-cert"]);
+    assert!(run.stderr.contains("using supplied pem files"), "{run:?}");
+    assert_eq!(place.read(&format!("{DIRECTORY}/server-cert.pem")), server);
+}
+
+#[test]
+fn a_part_of_a_set_is_refused_and_what_is_missing_is_named() {
+    let place = Place::with_certificates(1);
+    fs::remove_file(place.path(".container-u-1")).unwrap();
+    fs::remove_file(place.path(&format!("{DIRECTORY}/client-csr.pem"))).unwrap();
+    let before = place.read(&format!("{DIRECTORY}/client-ca-key.pem"));
+    let run = place.sbs(&["create-client-cert"]);
+    assert_eq!(run.code, 2);
+    let missing = format!("missing {DIRECTORY}/client-csr.pem, .container-u-1; found ");
+    assert!(run.stderr.contains(&missing), "{run:?}");
+    assert_eq!(place.read(&format!("{DIRECTORY}/client-ca-key.pem")), before);
+
+    fs::remove_file(place.path(&format!("{DIRECTORY}/server-cert-key.pem"))).unwrap();
+    let run = place.sbs(&["create-server-cert"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains(&format!("missing {DIRECTORY}/server-cert-key.pem;")), "{run:?}");
+}
+
+#[test]
+fn another_host_name_makes_another_server_certificate() {
+    let place = Place::with_certificates(1);
+    place.set("HOSTNAME", "other.example");
+    let run = place.good(&["create-server-cert"]);
+    assert!(run.stderr.contains("warning: replaced the server certificate"), "{run:?}");
+    assert!(run.stderr.contains("DNS:localhost"), "{run:?}");
+    let server = format!("{DIRECTORY}/server-cert.pem");
+    let san = place.openssl(&["x509", "-in", &server, "-noout", "-ext", "subjectAltName"]);
+    assert!(san.contains("DNS:other.example") && !san.contains("localhost"), "{san}");
+}
+
+#[test]
+fn a_server_certificate_needs_the_authority_first() {
+    let run = Place::with_config(1).sbs(&["create-server-cert"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("client-ca.pem` is not there"), "{run:?}");
+    assert!(run.stderr.contains("hint: make the certificates first"), "{run:?}");
+}
+
+#[test]
+fn paths_of_ones_own_are_relative_absolute_or_at_home() {
+    let made = Place::with_certificates(1);
+    let place = Place::with_config(1);
+    fs::create_dir(place.path("own")).unwrap();
+    for (from, to) in [
+        (".container-u-1", "own/client.pem"),
+        (".container-u-1.d/client-ca.pem", "own/ca.pem"),
+        (".container-u-1.d/client-ca-key.pem", "own/ca-key.pem"),
+    ] {
+        place.write(to, &made.read(from));
+    }
+    place.set("CLIENT_CRT_KEY", "~/own/client.pem");
+    place.set("CAPATH", place.path("own/ca.pem").to_str().unwrap());
+    place.set("CAKEYPATH", "own/ca-key.pem");
+    place.set("CERTPATH", "own/server-cert.pem");
+    let run = place.good(&["create-client-cert"]);
+    assert!(run.stderr.contains("using supplied pem files"), "{run:?}");
+    place.good(&["create-server-cert"]);
+    place.openssl(&["verify", "-CAfile", "own/ca.pem", "own/server-cert.pem"]);
+    place.good(&["instance-env"]);
+}
+
+#[test]
+fn the_servers_environment_is_base64_of_pem_in_the_originals_form() {
+    let place = Place::with_certificates(1);
+    let decoded = |text: &str| {
+        place.write("b64", text);
+        place.openssl(&["base64", "-d", "-A", "-in", "b64"])
+    };
+    let expected = [
+        ("CLIENT_CRT", place.read(&format!("{DIRECTORY}/client-cert.pem"))),
+        ("CLIENT_CA", place.read(&format!("{DIRECTORY}/client-ca.pem"))),
+        ("SERVER_CRT", place.read(&format!("{DIRECTORY}/server-cert.pem"))),
+        ("SERVER_KEY", place.read(&format!("{DIRECTORY}/server-cert-key.pem"))),
+    ];
+    let run = place.good(&["instance-env"]);
+    let lines: Vec<&str> = run.stdout.split("\n\n").collect();
+    assert_eq!(lines.len(), 5, "{}", run.stdout);
+    for ((name, pem), line) in expected.iter().zip(&lines) {
+        let value = line.strip_prefix(&format!("{name}: \"")).unwrap().strip_suffix('"').unwrap();
+        assert_eq!(decoded(value), *pem, "{name}");
+    }
+
+    let json = place.good(&["--format", "json", "instance-env"]).json();
+    assert_eq!(json["version"], 1);
+    for (name, pem) in &expected {
+        assert_eq!(json[name].as_str().map(decoded).as_ref(), Some(pem), "{name}");
+    }
+
+    place.set("RUNTIME_TYPE", "classic");
+    let run = place.good(&["instance-env"]);
+    let words: Vec<&str> = run.stdout.trim_end().split(' ').collect();
+    assert_eq!(words.len(), 8, "{}", run.stdout);
+    for ((name, pem), pair) in expected.iter().zip(words.chunks(2)) {
+        assert_eq!(pair[0], "-e");
+        let value = pair[1].strip_prefix(&format!("{name}=")).unwrap();
+        assert_eq!(decoded(value), *pem, "{name}");
+    }
+
+    place.write("root.pub", "ssh-ed25519 AAAA\n");
+    place.set("ROOT_SSH_KEY_FILE", "root.pub");
+    let run = place.good(&["instance-env"]);
+    assert!(run.stdout.starts_with("-e ROOT_SSH_KEY=c3NoLWVkMjU1MTkgQUFBQQo= "), "{}", run.stdout);
+}
+
+#[test]
+fn a_certificate_file_that_is_none_is_a_configuration_error() {
+    let place = Place::with_certificates(1);
+    for (name, text) in [(".container-u-1.d/client-ca.pem", "x"), (".container-u-1", "x")] {
+        let before = place.read(name);
+        place.write(name, text);
+        let run = place.sbs(&["status"]);
+        assert_eq!(run.code, 2, "{run:?}");
+        place.write(name, &before);
+    }
+    let config: Value = serde_json::from_str(&place.read("env.json")).unwrap();
+    assert_eq!(config["UUID"], "u-1");
+}

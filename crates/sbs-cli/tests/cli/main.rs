@@ -1,0 +1,14 @@
+//! The built binary, run in directories of its own.
+
+#[cfg(test)]
+mod basics;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod manifests;
+#[cfg(test)]
+mod place;
+#[cfg(test)]
+mod server;

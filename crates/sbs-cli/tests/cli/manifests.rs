@@ -1,0 +1,261 @@
+//! Manifests: fetched from a server, and verified from files.
+
+use std::fs;
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sbs_crypto::ManifestSigningKey;
+use sbs_crypto::git::{ObjectFormat, ObjectKind, object_id};
+use sbs_manifest::{Envelope, InnerWriter, Limits, Materials, SourceEntry, SourceKind, sign};
+use sbs_proto::{BuildName, BuildRecord, CommitId};
+use serde_json::json;
+
+use crate::place::{Place, Run};
+use crate::server::Served;
+
+const BUILD: &str = "r.example.app.v1-COMMIT0.2026-01-02_03-04-05.000006";
+const DOCKERFILE: &[u8] = b"FROM scratch\n";
+
+struct Sample {
+    build: BuildName,
+    bytes: Vec<u8>,
+    commit: CommitId,
+    key: String,
+    other_key: String,
+}
+
+/// A manifest as the server makes one.
+fn sample() -> &'static Sample {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
+    SAMPLE.get_or_init(|| make(DOCKERFILE))
+}
+
+/// Makes a manifest whose Dockerfile has this content, whatever the commit says.
+fn make(content: &[u8]) -> Sample {
+    let sha1 = ObjectFormat::of(&CommitId::parse(&"0".repeat(40)).unwrap());
+    let blob = object_id(ObjectKind::Blob, DOCKERFILE, sha1);
+    let hex = blob.as_str();
+    let raw = hex::decode(hex).unwrap();
+    let tree = object_id(ObjectKind::Tree, &[&b"100644 Dockerfile\0"[..], &raw].concat(), sha1);
+    let listing = format!("100644 blob {hex}\tDockerfile\0");
+    let person = "A <a@example> 1700000000 +0000";
+    let commit_object = format!("tree {tree}\nauthor {person}\ncommitter {person}\n\nm\n");
+    let commit = object_id(ObjectKind::Commit, commit_object.as_bytes(), sha1);
+    let build = BuildName::parse(&BUILD.replace("COMMIT0", commit.short())).unwrap();
+    let key = ManifestSigningKey::generate().unwrap();
+    let key_pem = key.verifying_key().to_pem();
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let record: BuildRecord = serde_json::from_value(json!({
+        "status": "image pushed", "build_name": build.as_str(),
+        "image_tag": format!("v1-{}", commit.short()), "bases": [],
+        "engine": {"context": "", "dockerfile": "Dockerfile", "isolation": "chroot",
+            "name": "buildah", "network": "none", "storage_driver": "vfs", "version": "1"},
+        "finished_at": "2026-01-02T03:05:05Z", "started_at": "2026-01-02T03:04:05Z",
+        "image": {"digest": digest, "public_key_pem": "x",
+            "reference": format!("r.example/app:v1-{}", commit.short())},
+        "manifest_public_key_pem": key_pem, "schema": "sbs-build-record-1",
+        "server_version": "0.1.0",
+        "source": {"commit": commit.as_str(), "commit_time": 1_700_000_000,
+            "tree": tree.as_str(), "url": "git@git.example:u/r.git"},
+    }))
+    .unwrap();
+    let limits = Limits::default();
+    let materials = Materials {
+        record: &record,
+        commit: commit_object.as_bytes(),
+        tree: listing.as_bytes(),
+        log: &b"log\n"[..],
+        log_size: 4,
+    };
+    let mut writer = InnerWriter::begin(Vec::new(), materials, &limits).unwrap();
+    let size = content.len() as u64;
+    let entry = SourceEntry::new(b"Dockerfile", SourceKind::File(size)).unwrap();
+    writer.add_source(&entry, content).unwrap();
+    let (inner, digest, inner_size) = writer.finish().unwrap();
+    let signature = sign(&digest, &key).unwrap();
+    let name = build.manifest_name();
+    let envelope =
+        Envelope { name: &name, signature: &signature, inner_size, commit_time: 1_700_000_000 };
+    let bytes = envelope.write(&*inner, Vec::new(), &limits).unwrap();
+    let other_key = ManifestSigningKey::generate().unwrap().verifying_key().to_pem();
+    Sample { build, bytes, commit, key: key_pem, other_key }
+}
+
+fn served(sample: &Sample, key: &str) -> Served {
+    let name = sample.build.manifest_name();
+    let manifest =
+        json!({"manifest_name": name.as_str(), "encoded_manifest": STANDARD.encode(&sample.bytes)});
+    let key = json!({"build_name": sample.build.as_str(), "public_key_pem": key});
+    Served::fixed(&[("GET /manifest", 200, manifest), ("GET /publickey", 200, key)])
+}
+
+fn verify(bytes: &[u8], key: &str) -> Run {
+    let place = Place::new();
+    fs::write(place.path("m.sig.tbz"), bytes).unwrap();
+    place.write("key.pem", key);
+    place.run(&["verify", "m.sig.tbz", "--key", "key.pem"])
+}
+
+#[test]
+fn get_manifest_saves_and_verifies() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let place = &served.place;
+    let run = place.good(&["get-manifest", "--verify-manifest"]);
+    assert!(run.stdout.ends_with("\nverify=OK\n"), "{run:?}");
+    assert!(run.stdout.contains("passed: source\n"), "{run:?}");
+    assert!(run.stdout.contains(&format!("commit: {}\n", sample.commit)), "{run:?}");
+    assert!(run.stdout.contains("it came over the same connection"), "{run:?}");
+    let (_, body) = served.requests().pop().unwrap();
+    assert_eq!(body, json!({"BUILD_NAME": sample.build.as_str()}).to_string());
+
+    let name = sample.build.manifest_name().to_string();
+    assert_eq!(fs::read(place.path(&format!("{name}.sig.tbz"))).unwrap(), sample.bytes);
+    // The original's recipe, by OpenSSL: the digest is the message.
+    let digest =
+        place.openssl(&["dgst", "-sha256", "-binary", "-out", "d", &format!("{name}.tbz")]);
+    assert_eq!(digest, "");
+    let hex = place.read(&format!("{name}.sig"));
+    let raw = hex::decode(&hex).unwrap();
+    fs::write(place.path("s"), raw).unwrap();
+    let key = sample.build.public_key_file();
+    let verified = place.openssl(&["dgst", "-sha256", "-verify", &key, "-signature", "s", "d"]);
+    assert_eq!(verified, "Verified OK\n");
+
+    // Again: the files are the same, so nothing is in the way.
+    place.good(&["get-manifest", "--verify-manifest"]);
+    let run = place.run(&["verify", &format!("{name}.sig.tbz"), "--key", &key]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
+}
+
+#[test]
+fn get_manifest_holds_against_a_key_from_elsewhere() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let place = &served.place;
+    place.write("good.pem", &sample.key);
+    place.write("bad.pem", &sample.other_key);
+    let run = place.good(&["get-manifest", "--manifest-key", "good.pem"]);
+    assert!(!run.stdout.contains("same connection"), "{run:?}");
+    assert_eq!(served.asked(), ["GET /manifest"]);
+    let run = place.sbs(&["get-manifest", "--manifest-key", "bad.pem"]);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{run:?}");
+    assert!(run.stderr.contains("was not signed, as it is, with the key"), "{run:?}");
+}
+
+#[test]
+fn r9_a_manifest_that_does_not_hold_is_exit_4() {
+    let sample = sample();
+    let run = served(sample, &sample.other_key).place.sbs(&["get-manifest", "--verify-manifest"]);
+    assert_eq!(run.code, 4, "{run:?}");
+    let run = served(sample, "no key").place.sbs(&["get-manifest", "--verify-manifest"]);
+    assert_eq!(run.code, 4, "{run:?}");
+
+    assert_eq!(verify(&sample.bytes, &sample.key).code, 0);
+    let (half, _) = sample.bytes.split_at(sample.bytes.len() / 2);
+    for (bytes, key) in [
+        (&sample.bytes[..], &sample.other_key),
+        (half, &sample.key),
+        (b"", &sample.key),
+        (b"BZh91AY&SY", &sample.key),
+        (b"not a manifest", &sample.key),
+        (&[&sample.bytes[..], b"x"].concat(), &sample.key),
+    ] {
+        let run = verify(bytes, key);
+        assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{run:?}");
+        assert!(run.stderr.starts_with("error: "), "{run:?}");
+    }
+}
+
+#[test]
+fn r9_a_signed_manifest_that_contradicts_itself_is_exit_4() {
+    let forged = make(b"FROM other  \n");
+    let run = verify(&forged.bytes, &forged.key);
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.stdout.contains("passed: signature\n"), "{run:?}");
+    assert!(run.stdout.contains("FAILED: source: "), "{run:?}");
+    assert!(run.stdout.ends_with("verify=failed\n"), "{run:?}");
+    // What the record says is not repeated: it does not hold.
+    assert!(!run.stdout.contains("r.example/app"), "{run:?}");
+}
+
+#[test]
+fn verify_prints_every_check_as_json() {
+    let sample = sample();
+    let place = Place::new();
+    fs::write(place.path("m.sig.tbz"), &sample.bytes).unwrap();
+    place.write("key.pem", &sample.key);
+    let run = place.run(&["--format", "json", "verify", "m.sig.tbz", "--key", "key.pem"]);
+    let json = run.json();
+    assert_eq!(json["verified"], true);
+    assert_eq!(json["key_source"], "file");
+    assert_eq!(json["checks"][0], json!({"name": "envelope", "outcome": "passed"}));
+    assert_eq!(json["facts"]["commit"], sample.commit.as_str());
+    assert!(run.stderr.contains("the file was named manifest."), "{run:?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_exit_2() {
+    let place = Place::new();
+    place.write("key.pem", &sample().key);
+    place.write("m", "x");
+    for arguments in [
+        ["verify", "missing", "--key", "key.pem"],
+        ["verify", "m", "--key", "missing"],
+        ["verify", "m", "--key", "m"],
+    ] {
+        let run = place.run(&arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+    }
+}
+
+#[test]
+fn c1_names_that_the_server_chose_stay_in_the_directory() {
+    for name in ["../../.ssh/authorized_keys", "/etc/passwd", ".bashrc", "manifest.a/b", ""] {
+        let manifest = json!({"manifest_name": name, "encoded_manifest": "QlpoOTFB"});
+        let key = json!({"build_name": name, "public_key_pem": sample().key});
+        let served =
+            Served::fixed(&[("GET /manifest", 200, manifest), ("GET /publickey", 200, key)]);
+        for command in ["get-manifest", "get-publickey"] {
+            if command == "get-publickey" && name == ".bashrc" {
+                // As a build name it makes `manifest..bashrc-public.pem`; it is refused all the same.
+                assert_eq!(served.place.sbs(&[command]).code, 1);
+            }
+            let run = served.place.sbs(&[command]);
+            assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{name}: {run:?}");
+        }
+        assert_eq!(served.place.names(), [".container-u-1", ".container-u-1.d", "env.json"]);
+    }
+}
+
+#[test]
+fn c1_a_file_with_the_same_name_is_not_overwritten() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let place = &served.place;
+    let manifest = format!("{}.sig.tbz", sample.build.manifest_name());
+    let key = sample.build.public_key_file();
+    for (command, name) in [("get-manifest", &manifest), ("get-publickey", &key)] {
+        place.write(name, "precious");
+        let run = place.sbs(&[command]);
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains("is there already with another content"), "{run:?}");
+        assert_eq!(place.read(name), "precious");
+        fs::remove_file(place.path(name)).unwrap();
+        assert_eq!(place.good(&[command]).stdout, format!("{name}\n"));
+        place.good(&[command]);
+    }
+    assert_eq!(place.read(&key), sample.key);
+}
+
+#[test]
+fn another_build_than_the_one_asked_for_is_refused() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let good = sample.build.as_str();
+    for command in ["get-manifest", "get-publickey"] {
+        assert_eq!(served.place.sbs(&[command, "--build-name", "other.1"]).code, 1);
+        assert_eq!(served.place.sbs(&[command, "--build-name", good]).code, 0);
+    }
+}

@@ -1,0 +1,114 @@
+//! A server made for the test, with the certificates that the binary made.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+
+use crate::place::Place;
+
+/// A request: `METHOD /route` and the body.
+pub(crate) type Request = (String, String);
+
+/// What answers a request: a status and a body.
+pub(crate) type Answer = Box<dyn FnMut(&str, &str) -> (u16, String) + Send>;
+
+/// As a status: the connection breaks.
+pub(crate) const BREAK: u16 = 0;
+
+/// A place with a configuration for the server that runs for it.
+pub(crate) struct Served {
+    pub(crate) place: Place,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Served {
+    pub(crate) fn start(answer: impl FnMut(&str, &str) -> (u16, String) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Place::with_certificates(listener.local_addr().unwrap().port());
+        let config = config(&place);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (kept, mut answer): (_, Answer) = (requests.clone(), Box::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = ServerConnection::new(config.clone()).unwrap();
+                let mut stream = StreamOwned::new(connection, stream.unwrap());
+                // A client that goes away ends its connection, not the server.
+                let _gone = serve(&mut stream, &mut answer, &kept);
+            }
+        });
+        Self { place, requests }
+    }
+
+    /// A server that answers each `METHOD /route` with a status and JSON.
+    pub(crate) fn fixed(answers: &[(&'static str, u16, Value)]) -> Self {
+        let answers = answers.to_vec();
+        Self::start(move |line, _| {
+            let found = answers.iter().find(|(wanted, ..)| *wanted == line);
+            found.map_or((404, String::new()), |(_, status, json)| (*status, json.to_string()))
+        })
+    }
+
+    /// What was asked so far, such as `GET /image`.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.requests.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn config(place: &Place) -> Arc<ServerConfig> {
+    let read = |name: &str| place.read(&format!(".container-u-1.d/{name}"));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(read("client-ca.pem").as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(read("server-cert.pem").as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(read("server-cert-key.pem").as_bytes()).unwrap(),
+        );
+    Arc::new(config.unwrap())
+}
+
+fn serve(
+    stream: &mut StreamOwned<ServerConnection, TcpStream>,
+    answer: &mut Answer,
+    requests: &Mutex<Vec<Request>>,
+) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let line = head.split(" HTTP/").next().unwrap().to_owned();
+    let lower = head.to_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    stream.read_exact(&mut body)?;
+    let body = String::from_utf8(body).unwrap();
+    let (status, reply) = answer(&line, &body);
+    requests.lock().unwrap().push((line, body));
+    if status == BREAK {
+        return Ok(());
+    }
+    let length = reply.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{reply}"
+    )?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}

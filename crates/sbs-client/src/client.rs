@@ -1,0 +1,222 @@
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use sbs_proto::{
+    BuildName, BuildSelector, BuildStatus, ImageReference, LogName, LogReply, ManifestName,
+    ManifestReply, Members, PublicKeyReply, StatusReply, route,
+};
+use serde_json::Value;
+use url::Url;
+
+use crate::builder::{BuildClientError, ClientBuilder, Settings, WantsTrust};
+use crate::observer::Event;
+use crate::{CallError, Shown, body, limits};
+
+/// A client of one server, over mutual TLS.
+///
+/// A call is sent once: nothing is tried again here.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: Url,
+    http: reqwest::Client,
+    settings: std::sync::Arc<Settings>,
+}
+
+/// A manifest as the server sent it. Its name has the form of one; nothing else is checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FetchedManifest {
+    /// The `.sig.tbz` file.
+    pub bytes: Vec<u8>,
+    /// The manifest's name, a safe file name.
+    pub name: ManifestName,
+}
+
+/// A public key as the server sent it. The build's name has the form of one; nothing else is
+/// checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FetchedKey {
+    /// The build whose manifest the key is said to verify, a safe file name.
+    pub build_name: BuildName,
+    /// The key, said to be a `SubjectPublicKeyInfo` in PEM.
+    pub pem: String,
+}
+
+impl Client {
+    /// Starts to make a client of the server at `host` and `port`.
+    pub fn builder(host: &str, port: u16) -> Result<ClientBuilder<WantsTrust>, BuildClientError> {
+        ClientBuilder::new(host, port)
+    }
+
+    pub(crate) fn new(http: reqwest::Client, base: Url, settings: Settings) -> Self {
+        Self { base, http, settings: settings.into() }
+    }
+
+    /// Asks how far the build is.
+    pub async fn status(&self) -> Result<BuildStatus, CallError> {
+        body::parse_object(&self.short(Method::GET, route::IMAGE, NOTHING.to_owned()).await?)
+    }
+
+    /// Sets what is built; for a server that has not been told yet. `members` holds secrets.
+    pub async fn init(&self, members: &Members) -> Result<StatusReply, CallError> {
+        accepted(&self.short(Method::POST, route::IMAGE, members.expose_json()).await?)
+    }
+
+    /// Sets what is built, from now on. `members` holds secrets.
+    pub async fn update(&self, members: &Members) -> Result<StatusReply, CallError> {
+        accepted(&self.short(Method::PATCH, route::IMAGE, members.expose_json()).await?)
+    }
+
+    /// Starts a build and does not wait for it.
+    pub async fn build(&self) -> Result<StatusReply, CallError> {
+        accepted(&self.short(Method::PUT, route::IMAGE, NOTHING.to_owned()).await?)
+    }
+
+    /// Stops the build, if one runs, and removes what it left.
+    pub async fn clean(&self) -> Result<StatusReply, CallError> {
+        // What the original answers is not documented, but that it is JSON: any will do.
+        let reply = self.short(Method::DELETE, route::IMAGE, NOTHING.to_owned()).await?;
+        let reply: Value = body::parse(&reply)?;
+        let status = reply.get("status").unwrap_or(&reply);
+        let status = status.as_str().map_or_else(|| status.to_string(), str::to_owned);
+        Ok(StatusReply { status })
+    }
+
+    /// Fetches a log, whole. It holds whatever the build printed: show it by [`Shown::line`].
+    pub async fn log(&self, name: LogName) -> Result<String, CallError> {
+        let route = route::log(name);
+        let reply = self.long(&route, NOTHING.to_owned(), limits::LOG_BYTES).await?;
+        Ok(body::parse_object::<LogReply>(&reply)?.log)
+    }
+
+    /// Fetches the manifest of a build.
+    pub async fn manifest(&self, build: &BuildSelector) -> Result<FetchedManifest, CallError> {
+        let limit = self.settings.manifest_limit;
+        let reply = self.long(route::MANIFEST, selector(build), limit).await?;
+        let reply: ManifestReply = body::parse_object(&reply)?;
+        let name = ManifestName::parse(&reply.manifest_name).map_err(|_| {
+            CallError::UnexpectedReply { what: "`manifest_name` is not the name of a manifest" }
+        })?;
+        let bytes = STANDARD.decode(reply.encoded_manifest).map_err(|_| {
+            CallError::UnexpectedReply { what: "`encoded_manifest` is not standard base64" }
+        })?;
+        Ok(FetchedManifest { bytes, name })
+    }
+
+    /// Fetches the public key of a build's manifest.
+    pub async fn public_key(&self, build: &BuildSelector) -> Result<FetchedKey, CallError> {
+        let reply = self.short(Method::GET, route::PUBLIC_KEY, selector(build)).await?;
+        let reply: PublicKeyReply = body::parse_object(&reply)?;
+        let build_name = BuildName::parse(&reply.build_name).map_err(|_| {
+            CallError::UnexpectedReply { what: "`build_name` is not the name of a build" }
+        })?;
+        Ok(FetchedKey { build_name, pem: reply.public_key_pem })
+    }
+
+    /// Asks for the digest reference of the last image built.
+    pub async fn image_digest(&self) -> Result<ImageReference, CallError> {
+        let reply = self.short(Method::GET, route::IMAGE_DIGEST, NOTHING.to_owned()).await?;
+        let reply: String = body::parse(&reply)?;
+        ImageReference::parse(&reply).ok().filter(|image| image.digest().is_some()).ok_or(
+            CallError::UnexpectedReply { what: "it is not an image reference with a digest" },
+        )
+    }
+
+    async fn short(&self, method: Method, route: &str, body: String) -> Result<Vec<u8>, CallError> {
+        self.call(
+            method,
+            route,
+            body,
+            Bounds { bytes: limits::REPLY_BYTES, time: self.settings.timeout },
+        )
+        .await
+    }
+
+    async fn long(&self, route: &str, body: String, bytes: u64) -> Result<Vec<u8>, CallError> {
+        let time = self.settings.download_timeout;
+        self.call(Method::GET, route, body, Bounds { bytes, time }).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        route: &str,
+        body: String,
+        bounds: Bounds,
+    ) -> Result<Vec<u8>, CallError> {
+        let started = Instant::now();
+        let mut status = None;
+        let result = match self.send(method.clone(), route, body, bounds.time).await {
+            Ok(response) => {
+                status = Some(response.status().as_u16());
+                self.receive(response, route, bounds.bytes).await
+            }
+            Err(error) => Err(error),
+        };
+        let (method, elapsed) = (method.as_str(), started.elapsed());
+        self.settings.observer.tell(&Event::Ended { elapsed, method, route, status });
+        result
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        route: &str,
+        body: String,
+        time: Duration,
+    ) -> Result<Response, CallError> {
+        let mut url = self.base.clone();
+        url.set_path(route);
+        // As the original's client: every request has a JSON body, also a GET.
+        self.http
+            .request(method, url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(body)
+            .timeout(time)
+            .send()
+            .await
+            .map_err(CallError::from_transport)
+    }
+
+    async fn receive(
+        &self,
+        response: Response,
+        route: &str,
+        limit: u64,
+    ) -> Result<Vec<u8>, CallError> {
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED => {
+                body::read(response, limit, route, &self.settings.observer).await
+            }
+            _ => Err(body::read_refusal(response).await),
+        }
+    }
+}
+
+struct Bounds {
+    bytes: u64,
+    time: Duration,
+}
+
+/// Returns the body that asks for a build.
+fn selector(build: &BuildSelector) -> String {
+    match build {
+        BuildSelector::Latest => NOTHING.to_owned(),
+        BuildSelector::Named(_) => build.to_members().expose_json(),
+    }
+}
+
+/// Reads the reply to a call that the server may refuse with status 200, as the original may.
+fn accepted(reply: &[u8]) -> Result<StatusReply, CallError> {
+    let reply: StatusReply = body::parse_object(reply)?;
+    if reply.status == "OK" || reply.status.starts_with("OK:") {
+        return Ok(reply);
+    }
+    let message = Shown::short(&reply.status, limits::SHOWN_CHARACTERS).to_string();
+    Err(CallError::Refused { code: String::new(), message, status: StatusCode::OK.as_u16() })
+}
+
+/// What the original's client sends where it has nothing to say: an empty JSON string.
+const NOTHING: &str = "\"\"";

@@ -1,0 +1,41 @@
+//! Client of a Secure Build Server: one typed call for each route, over mutual TLS.
+//!
+//! It moves bytes and gives them their types. It is not for judging them: whether a manifest is
+//! genuine is decided by `sbs-manifest`, with a key that the caller trusts. It prints nothing and
+//! logs nothing; whoever wants to see the requests gives an [observer](ClientBuilder::with_observer).
+//!
+//! | to | start at |
+//! |---|---|
+//! | connect | [`Client::builder`] |
+//! | set what is built and start a build | [`Client::init`], [`Client::update`], [`Client::build`] |
+//! | see how far it is | [`Client::status`], [`Client::log`] |
+//! | take what came of it | [`Client::manifest`], [`Client::public_key`], [`Client::image_digest`] |
+//! | show text that the server chose | [`Shown`] |
+//!
+//! ```no_run
+//! # async fn example(ca: String, identity: String) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = sbs_client::Client::builder("build.example", 443)?
+//!     .trust(ca.as_bytes())?
+//!     .identity(identity.as_bytes())?
+//!     .build()?;
+//! println!("{}", sbs_client::Shown::line(client.status().await?.status.as_str()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The wire follows `docs/formats/wire.md`.
+
+mod body;
+mod builder;
+mod client;
+mod error;
+pub mod limits;
+mod observer;
+mod text;
+
+// The public interface:
+pub use crate::builder::{BuildClientError, ClientBuilder, Ready, WantsIdentity, WantsTrust};
+pub use crate::client::{Client, FetchedKey, FetchedManifest};
+pub use crate::error::{CallError, UntrustedReason};
+pub use crate::observer::Event;
+pub use crate::text::{Shown, is_deceptive};

@@ -1,0 +1,28 @@
+//! What the client accepts at most from a server. Past a limit a call fails; nothing is cut off.
+
+use std::time::Duration;
+
+/// The most bytes of a short JSON reply: a status, a key, a digest.
+pub const REPLY_BYTES: u64 = 1024 * 1024;
+
+/// The most bytes of the explanation that comes with an error status.
+pub const ERROR_BYTES: u64 = 64 * 1024;
+
+/// The most bytes of the reply that holds a log. Every call brings the whole log.
+pub const LOG_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The most bytes of the reply that holds a manifest, if the caller sets no other limit. The
+/// manifest is in it as base64, a third larger than the file.
+pub const MANIFEST_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The most characters of a server's text that an error repeats.
+pub const SHOWN_CHARACTERS: usize = 300;
+
+/// How long the TCP and TLS handshakes may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a short call may take, and how long a download may stand still.
+pub const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long the download of a log or manifest may take.
+pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_hours(1);

@@ -1,0 +1,10 @@
+//! What the client sends and what it makes of the answers, against a server made for the test.
+
+#[cfg(test)]
+mod double;
+#[cfg(test)]
+mod replies;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod trust;

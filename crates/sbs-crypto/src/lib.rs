@@ -1,0 +1,56 @@
+//! Hashing, signing, sealing, key derivation and certificates for a Secure Build Server.
+//!
+//! This crate knows nothing about builds, and does no I/O: bytes go in, bytes come out, and the
+//! time is an argument. It is not a general cryptographic library; each type has one use here and
+//! one algorithm.
+//!
+//! Where to start:
+//!
+//! - to hash: [`digest`], [`Sha256`], [`HashingReader`], [`HashingWriter`];
+//! - to sign and verify build manifests: [`ManifestSigningKey`], [`ManifestVerifyingKey`];
+//! - to sign and verify images: [`ImageSigningKey`], [`ImageVerifyingKey`];
+//! - to compute the ids of git objects: [`git`];
+//! - to keep a small secret at rest: [`SealingKey`];
+//! - to derive keys: [`hkdf_sha256`], [`hmac_sha256`];
+//! - to compute the ids of git objects: [`git`];
+//! - to make and read the certificates of mutual TLS: [`pki`].
+//!
+//! ```
+//! use sbs_crypto::{ImageSigningKey, ImageVerifyingKey};
+//!
+//! let key = ImageSigningKey::generate()?;
+//! let signature = key.sign(b"a message")?;
+//!
+//! let public = ImageVerifyingKey::from_pem(&key.verifying_key().to_pem())?;
+//! let _proof = public.verify(b"a message", &signature)?;
+//! assert!(public.verify(b"another message", &signature).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The crate has no features.
+//!
+//! Standards: SHA-256 (FIPS 180-4), RSASSA-PKCS1-v1_5 (RFC 8017), ECDSA (FIPS 186-5), AES-GCM
+//! (SP 800-38D), HKDF (RFC 5869), HMAC (RFC 2104), PKCS#8 (RFC 5958), PEM (RFC 7468), X.509
+//! (RFC 5280).
+
+mod armor;
+mod digest;
+mod kdf;
+#[cfg(test)]
+mod openssl;
+mod random;
+mod seal;
+mod sign;
+mod verify;
+
+// The public interface:
+pub mod git;
+pub mod pki;
+pub use crate::digest::{HashingReader, HashingWriter, Sha256, digest};
+pub use crate::kdf::{hkdf_sha256, hmac_sha256};
+pub use crate::random::{fill_random, random_bytes};
+pub use crate::seal::{OpenError, SealError, SealingKey};
+pub use crate::sign::{GenerateKeyError, ImageSigningKey, ManifestSigningKey, SignError};
+pub use crate::verify::{
+    ImageVerifyingKey, ManifestVerifyingKey, ParseKeyError, SignatureInvalid, SignatureValid,
+};

@@ -1,0 +1,136 @@
+//! The one way in which this crate writes the header of an entry.
+//!
+//! Format: `docs/formats/manifest.md`, "Entry headers".
+
+use tar::{EntryType, Header};
+
+use crate::path::EntryPath;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file that is executable.
+    Executable,
+    /// A regular file.
+    File,
+    /// A symbolic or hard link, whose target is not looked at. Only in manifests of the original.
+    Link,
+}
+
+impl EntryKind {
+    pub(crate) fn is_file(self) -> bool {
+        matches!(self, Self::Executable | Self::File)
+    }
+}
+
+/// What the header of an entry says besides its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) kind: EntryKind,
+    pub(crate) size: u64,
+    pub(crate) time: u64,
+}
+
+/// Returns the blocks in front of an entry's content.
+pub(crate) fn encode(path: &EntryPath, attributes: Attributes) -> Vec<u8> {
+    let name = archive_name(path.as_bytes(), attributes.kind);
+    let mut header = Header::new_ustar();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(attributes.time);
+    header.set_size(attributes.size);
+    match attributes.kind {
+        EntryKind::Directory => {
+            header.set_entry_type(EntryType::Directory);
+            header.set_mode(0o755);
+        }
+        EntryKind::Executable => header.set_mode(0o755),
+        EntryKind::File | EntryKind::Link => header.set_mode(0o644),
+    }
+    if !matches!(attributes.kind, EntryKind::Directory) {
+        header.set_entry_type(EntryType::Regular);
+    }
+    let mut blocks = Vec::with_capacity(BLOCK);
+    if set_name(&mut header, &name).is_none() {
+        blocks = long_name(&name);
+        copy(&mut header.as_old_mut().name, &name);
+    }
+    header.set_cksum();
+    blocks.extend_from_slice(header.as_bytes());
+    blocks
+}
+
+/// Returns the name as it stands in a header: that of a directory ends in a slash.
+pub(crate) fn archive_name(path: &[u8], kind: EntryKind) -> Vec<u8> {
+    let mut name = path.to_vec();
+    if kind == EntryKind::Directory {
+        name.push(b'/');
+    }
+    name
+}
+
+/// Returns a time that fits a header: negative and far times are those nearest to them.
+pub(crate) fn header_time(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or(0).min(MAX_NUMBER)
+}
+
+/// Returns how many zero bytes follow a content of `size` bytes.
+pub(crate) fn padding(size: u64) -> usize {
+    let used = usize::try_from(size % BLOCK as u64).unwrap_or(0);
+    if used == 0 { 0 } else { BLOCK - used }
+}
+
+/// Sets a name that fits the fields of ustar: whole, or cut at the first slash that leaves at most
+/// 100 bytes.
+fn set_name(header: &mut Header, name: &[u8]) -> Option<()> {
+    let ustar = header.as_ustar_mut()?;
+    if name.len() <= ustar.name.len() {
+        copy(&mut ustar.name, name);
+        return Some(());
+    }
+    let cut = name.iter().enumerate().find_map(|(at, byte)| {
+        let rest = name.len() - at - 1;
+        (*byte == b'/' && rest <= ustar.name.len()).then_some(at)
+    })?;
+    let (prefix, rest) = name.split_at_checked(cut)?;
+    let rest = rest.strip_prefix(b"/")?;
+    if prefix.len() > ustar.prefix.len() || prefix.is_empty() || rest.is_empty() {
+        return None;
+    }
+    copy(&mut ustar.prefix, prefix);
+    copy(&mut ustar.name, rest);
+    Some(())
+}
+
+/// Returns the entry that gives the next one a name of any length (GNU tar, `L`).
+///
+/// Not a PAX header: PAX names are UTF-8, git's need not be; and a PAX header could change the
+/// size of the entry, which readers have disagreed about.
+fn long_name(name: &[u8]) -> Vec<u8> {
+    let mut header = Header::new_ustar();
+    copy(&mut header.as_old_mut().name, LONG_NAME);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    let size = name.len() as u64 + 1;
+    header.set_size(size);
+    header.set_entry_type(EntryType::GNULongName);
+    header.set_cksum();
+    // The name ends in a NUL, and the block in zeros.
+    [header.as_bytes(), name, &vec![0; 1 + padding(size)]].concat()
+}
+
+fn copy(field: &mut [u8], bytes: &[u8]) {
+    for (place, byte) in field.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+}
+
+/// Bytes in a tar block (POSIX.1-2001, pax, "ustar Interchange Format").
+pub(crate) const BLOCK: usize = 512;
+/// The greatest number of eleven octal digits.
+pub(crate) const MAX_NUMBER: u64 = 0o777_7777_7777;
+const LONG_NAME: &[u8] = b"././@LongLink";

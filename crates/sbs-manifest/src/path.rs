@@ -1,0 +1,139 @@
+use std::fmt;
+
+use thiserror::Error;
+
+/// The name of an archive entry: relative, `/`-separated bytes that lead nowhere else.
+///
+/// It need not be UTF-8, because git's names need not be. Its text form is escaped and cut, so
+/// that a hostile name cannot write to a terminal; [`EntryPath::as_bytes`] is the name itself.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EntryPath(Vec<u8>);
+
+impl EntryPath {
+    /// Parses a name of at most 4,096 bytes.
+    ///
+    /// Absolute names, empty and `.` parts, `..` and `.git` parts (in any case, and also between
+    /// backslashes, which separate parts on other systems) and control characters are refused.
+    pub fn parse(name: &[u8]) -> Result<Self, ParseEntryPathError> {
+        let path = Self::parse_with_git(name)?;
+        let leads_into_git = parts(&path.0).any(|part| part.eq_ignore_ascii_case(b".git"));
+        if leads_into_git { Err(ParseEntryPathError::GitDirectory) } else { Ok(path) }
+    }
+
+    /// Parses a name that may have `.git` parts, as those in the original's manifests may.
+    pub(crate) fn parse_with_git(name: &[u8]) -> Result<Self, ParseEntryPathError> {
+        if name.len() > MAX_BYTES {
+            return Err(ParseEntryPathError::TooLong);
+        }
+        if name.iter().any(u8::is_ascii_control) {
+            return Err(ParseEntryPathError::Control);
+        }
+        if name.starts_with(b"/") {
+            return Err(ParseEntryPathError::Absolute);
+        }
+        if parts(name).any(|part| part == b"..") {
+            return Err(ParseEntryPathError::Parent);
+        }
+        if name.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b".")) {
+            return Err(ParseEntryPathError::Part);
+        }
+        Ok(Self(name.to_vec()))
+    }
+
+    /// Returns the name as it stands in the archive, without a final slash.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for EntryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+/// Why bytes are not the name of an entry.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ParseEntryPathError {
+    /// The name begins with a slash.
+    #[error("name is absolute")]
+    Absolute,
+
+    /// The name has a NUL, a line end or another control character.
+    #[error("name has a control character")]
+    Control,
+
+    /// The name has a `.git` part.
+    #[error("name has a `.git` part")]
+    GitDirectory,
+
+    /// The name has a `..` part.
+    #[error("name has a `..` part")]
+    Parent,
+
+    /// The name is empty, or one of its parts is empty or `.`.
+    #[error("name has an empty part or a `.` part")]
+    Part,
+
+    /// The name is longer than 4,096 bytes.
+    #[error("name is longer than {MAX_BYTES} bytes")]
+    TooLong,
+}
+
+/// Returns outside bytes as text for an error: escaped, and cut at 120 characters.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().take(MAX_SHOWN).map(char::from).collect()
+}
+
+fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.split(|byte| matches!(byte, b'/' | b'\\'))
+}
+
+/// Bytes: Linux's `PATH_MAX`.
+pub(crate) const MAX_BYTES: usize = 4096;
+const MAX_SHOWN: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_git_takes() {
+        for name in [&b"a"[..], b"a/b", b"a b", b"-a", b"\xff\xfe", b".github/x", b"a\\b", b"..."] {
+            assert_eq!(EntryPath::parse(name).unwrap().as_bytes(), name);
+        }
+    }
+
+    #[test]
+    fn refuses_what_leads_elsewhere() {
+        use ParseEntryPathError as E;
+        for (name, expected) in [
+            (&b""[..], E::Part),
+            (b"/etc/passwd", E::Absolute),
+            (b"..", E::Parent),
+            (b"a/../b", E::Parent),
+            (b"a\\..\\b", E::Parent),
+            (b"a//b", E::Part),
+            (b"a/", E::Part),
+            (b"./a", E::Part),
+            (b"a\0b", E::Control),
+            (b"a\nb", E::Control),
+            (b"\x1b[2J", E::Control),
+            (b".git/config", E::GitDirectory),
+            (b"a/.GIT", E::GitDirectory),
+            (&[b'a'; MAX_BYTES + 1], E::TooLong),
+        ] {
+            assert_eq!(EntryPath::parse(name), Err(expected), "{}", name.escape_ascii());
+        }
+        assert!(EntryPath::parse(&[b'a'; MAX_BYTES]).is_ok());
+        assert!(EntryPath::parse_with_git(b"git/.git/config").is_ok());
+    }
+
+    #[test]
+    fn shows_no_raw_bytes_and_not_many() {
+        let path = EntryPath::parse(&[b"\xc2\x9b31m", &[b'x'; 500][..]].concat()).unwrap();
+        let text = path.to_string();
+        assert!(text.is_ascii() && text.len() == MAX_SHOWN, "{text}");
+    }
+}

@@ -1,0 +1,185 @@
+use std::fmt;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// The members of a JSON object as it came over the wire, before their meaning is looked at.
+///
+/// Its `Debug` names the keys only: the values may be secrets.
+#[derive(Clone, Default, PartialEq)]
+pub struct Members(Map<String, Value>);
+
+impl Members {
+    /// Parses a request body that must be one JSON object without doubled keys.
+    pub fn parse(body: &[u8]) -> Result<Self, ParseBodyError> {
+        // serde_json's messages repeat what they found, which may be a secret: only the place is
+        // passed on.
+        let parsed: Result<Raw, _> = serde_json::from_slice(body);
+        match parsed {
+            Ok(Raw::Object(members)) => Ok(Self(members)),
+            Ok(Raw::Doubled(key)) => Err(ParseBodyError::DoubledKey { key }),
+            Err(error) if error.is_data() => Err(ParseBodyError::NotAnObject),
+            Err(error) => {
+                Err(ParseBodyError::NotJson { line: error.line(), column: error.column() })
+            }
+        }
+    }
+
+    /// Parses the body of a request that may have none.
+    ///
+    /// The original's client says "nothing" with the two bytes `""`; an empty body, `null` and `{}`
+    /// mean the same.
+    pub fn parse_optional(body: &[u8]) -> Result<Self, ParseBodyError> {
+        match body.trim_ascii() {
+            b"" | b"\"\"" | b"null" => Ok(Self::default()),
+            body => Self::parse(body),
+        }
+    }
+
+    /// Returns the value of `key`; an empty string or `null` counts as absent.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !matches!(value, Value::Null) && value.as_str() != Some(""))
+    }
+
+    /// Sets a member; used by those who make a body.
+    pub fn insert(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.0.remove(key)
+    }
+
+    /// Returns the keys in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Returns the JSON text, which holds every secret of the body in clear.
+    pub fn expose_json(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Why a request body was not understood. It never repeats a value.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ParseBodyError {
+    /// A key stands in the object twice.
+    #[error("key `{key}` stands in the body twice")]
+    DoubledKey {
+        /// The key, cut to 64 characters.
+        key: String,
+    },
+
+    /// The body is JSON but not an object.
+    #[error("body is not a JSON object")]
+    NotAnObject,
+
+    /// The body is not JSON.
+    #[error("body is not JSON (line {line}, column {column})")]
+    NotJson {
+        /// The line of the first fault, from 1.
+        line: usize,
+        /// The column of the first fault.
+        column: usize,
+    },
+}
+
+/// An object, or the first key that it has twice.
+enum Raw {
+    Doubled(String),
+    Object(Map<String, Value>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut members = Map::new();
+        let mut doubled = None;
+        while let Some(key) = access.next_key::<String>()? {
+            let value = access.next_value::<Value>()?;
+            if members.contains_key(&key) {
+                let key = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                doubled.get_or_insert(key);
+            }
+            members.insert(key, value);
+            if members.len() > MAX_MEMBERS {
+                return Err(de::Error::custom("too many members"));
+            }
+        }
+        Ok(doubled.map_or(Raw::Object(members), Raw::Doubled))
+    }
+}
+
+/// The original has under 60 keys; this leaves room and bounds the work.
+const MAX_MEMBERS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_originals_nothing_is_no_body() {
+        for body in ["", "\"\"", " \"\"\n", "null", "{}"] {
+            assert_eq!(Members::parse_optional(body.as_bytes()), Ok(Members::default()), "{body}");
+        }
+    }
+
+    #[test]
+    fn t7_odd_json_is_refused_without_repeating_it() {
+        let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+        for (body, expected) in [
+            ("", ParseBodyError::NotJson { line: 1, column: 0 }),
+            ("\"\"", ParseBodyError::NotAnObject),
+            ("[]", ParseBodyError::NotAnObject),
+            ("1", ParseBodyError::NotAnObject),
+            ("{\"a\":NaN}", ParseBodyError::NotJson { line: 1, column: 6 }),
+            ("{\"a\":1,\"a\":2}", ParseBodyError::DoubledKey { key: "a".to_owned() }),
+            ("{\"a\":\"\\ud800\"}", ParseBodyError::NotJson { line: 1, column: 13 }),
+            ("{\"a\":1}x", ParseBodyError::NotJson { line: 1, column: 8 }),
+            (&deep, ParseBodyError::NotJson { line: 1, column: 132 }),
+        ] {
+            let short: String = body.chars().take(20).collect();
+            assert_eq!(Members::parse(body.as_bytes()), Err(expected), "{short}");
+        }
+        let many: Vec<String> = (0..2000).map(|i| format!("\"{i}\":1")).collect();
+        let many = format!("{{{}}}", many.join(","));
+        assert_eq!(Members::parse(many.as_bytes()), Err(ParseBodyError::NotAnObject));
+    }
+
+    #[test]
+    fn values_do_not_print() {
+        let members = Members::parse(br#"{"SECRET":"hunter2"}"#).unwrap();
+        assert_eq!(format!("{members:?}"), r#"{"SECRET"}"#);
+    }
+
+    #[test]
+    fn empty_strings_count_as_absent() {
+        let members = Members::parse(br#"{"A":"","B":null,"C":"x","D":false}"#).unwrap();
+        let present = ["A", "B", "C", "D", "E"].map(|key| members.value(key).is_some());
+        assert_eq!(present, [false, false, true, true, false]);
+    }
+}

@@ -1,0 +1,60 @@
+//! The words that the client and the server of a Secure Build Server say to each other.
+//!
+//! This crate is for whoever speaks or stores these words: names, digests, image references,
+//! secrets as types, the bodies of the routes and the build record. It is not for doing anything
+//! with them: it has no I/O, no clock, no environment and no cryptography.
+//!
+//! | to | start at |
+//! |---|---|
+//! | read an `init` or `update` body | [`Definition::parse`] |
+//! | read or write a status | [`BuildStatus`] |
+//! | read a build record (`data/build.json`) | [`BuildRecord`] |
+//! | handle an image reference | [`ImageReference`] |
+//! | know the routes | [`route`] |
+//!
+//! ```
+//! use sbs_proto::{ImageReference, Progress, StatusText};
+//!
+//! let image = ImageReference::parse("registry.example:5000/team/app:v1-0a1b2c3")?;
+//! assert_eq!(image.registry().as_str(), "registry.example:5000");
+//!
+//! assert_eq!(StatusText::new("image built").progress(), Progress::Running);
+//! # Ok::<(), sbs_proto::ParseImageReferenceError>(())
+//! ```
+//!
+//! The wire follows `docs/formats/wire.md`.
+
+mod body;
+mod definition;
+mod digest;
+mod git;
+mod image;
+mod name;
+mod path;
+mod record;
+mod reply;
+pub mod route;
+mod secret;
+mod status;
+
+// The public interface:
+pub use crate::body::{Members, ParseBodyError};
+pub use crate::definition::{
+    BaseRegistry, Credentials, Definition, ParseDefinitionError, Recipe, RuntimeType, Source, key,
+    parse_new_state_secret, parse_state_secret,
+};
+pub use crate::digest::{Digest, ParseDigestError};
+pub use crate::git::{CommitId, GitReference, GitUrl, ParseGitError};
+pub use crate::image::{ImageReference, ParseImageReferenceError, RegistryHost, Repository};
+pub use crate::name::{
+    BuildName, DefinitionName, ImageTag, LogName, ManifestName, ParseNameError, TagPrefix,
+};
+pub use crate::path::{ParsePathError, RelativePath};
+pub use crate::record::{
+    BaseImage, BuildRecord, EngineRecord, ImageRecord, RECORD_SCHEMA, SourceRecord,
+};
+pub use crate::reply::{
+    BuildSelector, ErrorReply, LogReply, ManifestReply, PublicKeyReply, StatusReply,
+};
+pub use crate::secret::{ParseStateSecretError, SecretText, StateSecret};
+pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, StatusText, Step};

@@ -1,0 +1,41 @@
+//! The routes of the v1 wire.
+//!
+//! | route | methods | what |
+//! |---|---|---|
+//! | [`IMAGE`] | GET, POST, PATCH, PUT, DELETE | status, init, update, build, clean |
+//! | [`log`] | GET | a log |
+//! | [`MANIFEST`] | GET | the manifest of a build |
+//! | [`PUBLIC_KEY`] | GET | the public key of a build's manifest |
+//! | [`IMAGE_DIGEST`] | GET | the digest reference of the last image |
+
+use crate::LogName;
+
+/// The image definition and its build.
+pub const IMAGE: &str = "/image";
+
+/// The digest reference of the last image built; answers with status 201.
+pub const IMAGE_DIGEST: &str = "/imagedigest";
+
+/// The manifest of a build.
+pub const MANIFEST: &str = "/manifest";
+
+/// The public key of a build's manifest.
+pub const PUBLIC_KEY: &str = "/publickey";
+
+/// The pattern of the log routes, with the log's name as `{name}`.
+pub const LOG_PATTERN: &str = "/log/{name}";
+
+/// Returns the route of a log.
+pub fn log(name: LogName) -> String {
+    LOG_PATTERN.replace("{name}", name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_log_has_the_originals_path() {
+        assert_eq!(log(LogName::Build), "/log/build");
+    }
+}

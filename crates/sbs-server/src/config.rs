@@ -1,0 +1,282 @@
+//! The settings of the server: a TOML file, and four variables of the environment.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// The settings file. Every key has a default; `crates/sbs-server/default.toml` shows and explains
+/// them all.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_directory: PathBuf,
+    pub(crate) root_secret_file: PathBuf,
+    pub(crate) build: BuildSettings,
+    pub(crate) client: ClientSettings,
+    pub(crate) git: GitSettings,
+    pub(crate) registry: RegistrySettings,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct BuildSettings {
+    pub(crate) network: NetworkSetting,
+    pub(crate) isolation: Option<IsolationSetting>,
+    pub(crate) time_limit_seconds: u64,
+    pub(crate) idle_limit_seconds: u64,
+    pub(crate) log_limit_mib: u64,
+    pub(crate) keep_builds: usize,
+}
+
+/// What the steps of a Dockerfile can reach.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NetworkSetting {
+    Host,
+    None,
+}
+
+/// How the engine keeps a build's processes apart.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum IsolationSetting {
+    Chroot,
+    OciCrun,
+    OciRunc,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct ClientSettings {
+    pub(crate) pin_certificate: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct GitSettings {
+    pub(crate) known_hosts: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) time_limit_seconds: u64,
+    pub(crate) max_mib: u64,
+    pub(crate) max_files: usize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct RegistrySettings {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) token_hosts: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 443)),
+            data_directory: "/var/lib/sbs".into(),
+            root_secret_file: "/etc/sbs/root-secret".into(),
+            build: BuildSettings::default(),
+            client: ClientSettings::default(),
+            git: GitSettings::default(),
+            registry: RegistrySettings::default(),
+        }
+    }
+}
+
+impl Default for BuildSettings {
+    fn default() -> Self {
+        Self {
+            network: NetworkSetting::Host,
+            isolation: None,
+            time_limit_seconds: 2 * 60 * 60,
+            idle_limit_seconds: 30 * 60,
+            log_limit_mib: 64,
+            keep_builds: 20,
+        }
+    }
+}
+
+impl Default for GitSettings {
+    fn default() -> Self {
+        Self {
+            known_hosts: None,
+            ca_file: None,
+            time_limit_seconds: 30 * 60,
+            max_mib: 10 * 1024,
+            max_files: 1_000_000,
+        }
+    }
+}
+
+impl BuildSettings {
+    pub(crate) fn time_limit(&self) -> Duration {
+        Duration::from_secs(self.time_limit_seconds)
+    }
+
+    pub(crate) fn idle_limit(&self) -> Duration {
+        Duration::from_secs(self.idle_limit_seconds)
+    }
+}
+
+impl Settings {
+    /// Parses the text of a settings file.
+    pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Loads a settings file.
+    pub(crate) fn load(path: &Path) -> Result<Self, LoadSettingsError> {
+        let at = |source| LoadSettingsError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(at)?;
+        Self::parse(&text)
+            .map_err(|source| LoadSettingsError::Parse { path: path.to_owned(), source })
+    }
+}
+
+/// The certificates that come in through the environment, each base64 of PEM text.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The authority under which client certificates must stand.
+    pub(crate) client_ca: String,
+    /// The certificate of the client, for pinning.
+    pub(crate) client_certificate: Option<String>,
+    /// The server's certificate, with its chain.
+    pub(crate) server_certificate: String,
+    /// The server's private key.
+    pub(crate) server_key: Zeroizing<String>,
+}
+
+impl Identity {
+    /// Reads `CLIENT_CA`, `CLIENT_CRT`, `SERVER_CRT` and `SERVER_KEY`.
+    pub(crate) fn from_environment() -> Result<Self, LoadIdentityError> {
+        Self::from_variables(|name| {
+            #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+            let value = std::env::var(name);
+            value.ok()
+        })
+    }
+
+    fn from_variables(
+        get: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, LoadIdentityError> {
+        let required = |name| decode(name, get(name)).and_then(|text| {
+            text.ok_or(LoadIdentityError::Missing { name })
+        });
+        Ok(Self {
+            client_ca: required("CLIENT_CA")?.to_string(),
+            client_certificate: decode("CLIENT_CRT", get("CLIENT_CRT"))?.map(|text| text.to_string()),
+            server_certificate: required("SERVER_CRT")?.to_string(),
+            server_key: required("SERVER_KEY")?,
+        })
+    }
+}
+
+fn decode(
+    name: &'static str,
+    value: Option<String>,
+) -> Result<Option<Zeroizing<String>>, LoadIdentityError> {
+    let Some(value) = value.map(Zeroizing::new).filter(|value| !value.trim().is_empty()) else {
+        return Ok(None);
+    };
+    let bytes = STANDARD.decode(value.trim()).map_err(|_| LoadIdentityError::NotBase64 { name })?;
+    let text = String::from_utf8(bytes).map_err(|_| LoadIdentityError::NotPem { name })?;
+    let text = Zeroizing::new(text);
+    if text.contains("-----BEGIN PGP MESSAGE-----") {
+        return Err(LoadIdentityError::Encrypted { name });
+    }
+    if !text.contains("-----BEGIN ") {
+        return Err(LoadIdentityError::NotPem { name });
+    }
+    Ok(Some(text))
+}
+
+/// Why the settings were not loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum LoadSettingsError {
+    /// The file is not a settings file.
+    #[error("`{}` is not a settings file of this server", path.display())]
+    Parse { path: PathBuf, source: toml::de::Error },
+
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+/// Why the certificates in the environment were not loaded.
+#[derive(Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub(crate) enum LoadIdentityError {
+    /// The value is an OpenPGP message.
+    #[error("{name} is an OpenPGP message; this version reads the base64 of plain PEM")]
+    Encrypted { name: &'static str },
+
+    /// A variable is not set.
+    #[error("{name} is not set; `sbs instance-env` prints it")]
+    Missing { name: &'static str },
+
+    /// A value is not base64.
+    #[error("{name} is not base64; `sbs instance-env` prints it")]
+    NotBase64 { name: &'static str },
+
+    /// A value is not the base64 of PEM.
+    #[error("{name} is not the base64 of PEM text; `sbs instance-env` prints it")]
+    NotPem { name: &'static str },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_shows_every_default() {
+        let shipped = include_str!("../default.toml");
+        assert_eq!(Settings::parse(shipped).unwrap(), Settings::default());
+        // The keys without a default value stand there commented out, and must be real keys too.
+        let all: String = shipped
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let settings = Settings::parse(&all).unwrap();
+        assert!(settings.git.known_hosts.is_some() && settings.build.isolation.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        for text in ["lisen = 1", "[build]\nnetwrk = \"none\"", "[build]\nnetwork = \"maybe\""] {
+            assert!(Settings::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_are_base64_of_pem() {
+        let pem = "-----BEGIN CERTIFICATE-----\n";
+        let good = STANDARD.encode(pem);
+        let pgp = STANDARD.encode("-----BEGIN PGP MESSAGE-----\n");
+        let with = |name: &'static str, value: &str| {
+            let value = value.to_owned();
+            let good = good.clone();
+            Identity::from_variables(move |asked| {
+                Some(if asked == name { value.clone() } else { good.clone() })
+            })
+        };
+        assert_eq!(with("", "").unwrap().client_ca, pem);
+        let name = "SERVER_KEY";
+        for (value, expected) in [
+            ("", LoadIdentityError::Missing { name }),
+            ("%%%", LoadIdentityError::NotBase64 { name }),
+            ("AAAA", LoadIdentityError::NotPem { name }),
+            (pgp.as_str(), LoadIdentityError::Encrypted { name }),
+        ] {
+            assert_eq!(with(name, value).err(), Some(expected), "{value}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The builds of an image definition on disk: a directory each, with a journal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sbs_proto::{BuildName, BuildStatus, ManifestName};
+use serde::{Deserialize, Serialize};
+
+use crate::core::error::KeepError;
+use crate::store::{read_small_file, remove_directory, replace_file};
+
+/// What is known of a build from outside: replaced whole at every step, so that after a crash it
+/// says how far the build was.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Journal {
+    pub(crate) id: String,
+    pub(crate) phase: Phase,
+    pub(crate) status: BuildStatus,
+    /// A word for what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
+    /// The build's name, once the image is pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build_name: Option<BuildName>,
+    /// `registry/repository@sha256:…`, once the image is pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    Cancelled,
+    Failed,
+    Interrupted,
+    Running,
+    Succeeded,
+}
+
+/// What an image definition's status tells of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Current {
+    /// No build yet.
+    #[default]
+    Nothing,
+    /// Cleaned since the last build.
+    Cleaned,
+    /// The build with this id.
+    Build(String),
+}
+
+/// The directory of an image definition's builds.
+#[derive(Clone, Debug)]
+pub(crate) struct Builds {
+    directory: PathBuf,
+    current: PathBuf,
+}
+
+impl Builds {
+    pub(crate) fn new(definition_directory: &Path) -> Self {
+        Self {
+            directory: definition_directory.join("builds"),
+            current: definition_directory.join("current.json"),
+        }
+    }
+
+    /// Makes the directory of a new build.
+    pub(crate) fn create(&self, id: &str) -> Result<BuildFiles, KeepError> {
+        let files = self.files(id);
+        fs::create_dir_all(&files.0).map_err(KeepError::io("a build's directory"))?;
+        Ok(files)
+    }
+
+    pub(crate) fn files(&self, id: &str) -> BuildFiles {
+        BuildFiles(self.directory.join(id))
+    }
+
+    /// Loads what the status tells of.
+    pub(crate) fn load_current(&self) -> Result<Current, KeepError> {
+        Ok(load_json(&self.current, "the current build")?.unwrap_or_default())
+    }
+
+    /// Saves what the status tells of.
+    pub(crate) fn save_current(&self, current: &Current) -> Result<(), KeepError> {
+        save_json(&self.current, current, "the current build")
+    }
+
+    /// Returns the builds that are there, newest first. One whose journal is damaged is passed over
+    /// with a warning: the others must stay readable.
+    pub(crate) fn newest_first(&self) -> Result<Vec<(Journal, BuildFiles)>, KeepError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(KeepError::Io { what: "the builds", source }),
+        };
+        let mut builds = Vec::new();
+        for entry in entries {
+            let files = BuildFiles(entry.map_err(KeepError::io("the builds"))?.path());
+            match files.load_journal() {
+                Ok(Some(journal)) => builds.push((journal, files)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(path = %files.0.display(), %error, "passed over"),
+            }
+        }
+        builds.sort_by(|(a, _), (b, _)| b.id.cmp(&a.id));
+        Ok(builds)
+    }
+
+    /// Removes all but the newest `keep` builds; the newest that succeeded always stays.
+    pub(crate) fn retain(&self, keep: usize) -> Result<(), KeepError> {
+        let builds = self.newest_first()?;
+        let newest_success = builds
+            .iter()
+            .position(|(journal, _)| journal.phase == Phase::Succeeded);
+        for (at, (_, files)) in builds.iter().enumerate() {
+            if at >= keep && Some(at) != newest_success {
+                remove_directory(&files.0).map_err(KeepError::io("an old build"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a clean removes: builds that did not succeed, and the logs of those that did.
+    /// Their manifests, which hold the log, stay.
+    pub(crate) fn clean(&self) -> Result<(), KeepError> {
+        for (journal, files) in self.newest_first()? {
+            let removed = match journal.phase {
+                Phase::Succeeded => match fs::remove_file(files.log()) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                },
+                Phase::Cancelled | Phase::Failed | Phase::Interrupted | Phase::Running => {
+                    remove_directory(&files.0)
+                }
+            };
+            removed.map_err(KeepError::io("an old build"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The files of one build.
+#[derive(Clone, Debug)]
+pub(crate) struct BuildFiles(PathBuf);
+
+impl BuildFiles {
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.0.join("build.log")
+    }
+
+    pub(crate) fn public_key(&self) -> PathBuf {
+        self.0.join("manifest-public.pem")
+    }
+
+    pub(crate) fn manifest(&self, name: &ManifestName) -> PathBuf {
+        self.0.join(format!("{name}.sig.tbz"))
+    }
+
+    pub(crate) fn load_journal(&self) -> Result<Option<Journal>, KeepError> {
+        load_json(&self.journal(), "a build's journal")
+    }
+
+    pub(crate) fn save_journal(&self, journal: &Journal) -> Result<(), KeepError> {
+        save_json(&self.journal(), journal, "a build's journal")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.join("journal.json")
+    }
+}
+
+fn load_json<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    what: &'static str,
+) -> Result<Option<T>, KeepError> {
+    let Some(content) = read_small_file(path).map_err(KeepError::io(what))? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&content).map(Some).map_err(KeepError::damaged(what))
+}
+
+fn save_json(path: &Path, value: &impl Serialize, what: &'static str) -> Result<(), KeepError> {
+    let content = serde_json::to_vec(value).map_err(KeepError::damaged(what))?;
+    replace_file(path, &content).map_err(KeepError::io(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use sbs_proto::{StatusText, Step};
+
+    use super::*;
+
+    fn journal(id: &str, phase: Phase) -> Journal {
+        let status = BuildStatus::unfinished("", StatusText::done(Step::CleanedUp));
+        Journal { id: id.to_owned(), phase, status, failure: None, build_name: None, image: None }
+    }
+
+    fn builds(phases: &[Phase]) -> (tempfile::TempDir, Builds) {
+        let directory = tempfile::tempdir().unwrap();
+        let builds = Builds::new(directory.path());
+        for (at, phase) in phases.iter().enumerate() {
+            let id = format!("2026-01-01_00-00-0{at}.000000");
+            let files = builds.create(&id).unwrap();
+            files.save_journal(&journal(&id, *phase)).unwrap();
+            fs::write(files.log(), "x").unwrap();
+        }
+        (directory, builds)
+    }
+
+    fn phases(builds: &Builds) -> Vec<Phase> {
+        builds.newest_first().unwrap().into_iter().map(|(journal, _)| journal.phase).collect()
+    }
+
+    #[test]
+    fn the_newest_success_is_never_removed() {
+        use Phase::{Failed, Succeeded};
+        let (_directory, builds) = builds(&[Succeeded, Succeeded, Failed, Failed]);
+        builds.retain(1).unwrap();
+        assert_eq!(phases(&builds), [Failed, Succeeded]);
+    }
+
+    #[test]
+    fn a_clean_keeps_the_evidence() {
+        use Phase::{Failed, Interrupted, Succeeded};
+        let (_directory, builds) = builds(&[Succeeded, Failed, Interrupted]);
+        builds.clean().unwrap();
+        assert_eq!(phases(&builds), [Succeeded]);
+        let (_, files) = builds.newest_first().unwrap().remove(0);
+        assert!(!files.log().exists());
+        builds.clean().unwrap();
+    }
+
+    #[test]
+    fn a_damaged_journal_hides_no_other_build() {
+        let (_directory, builds) = builds(&[Phase::Succeeded, Phase::Failed]);
+        let (_, files) = builds.newest_first().unwrap().remove(0);
+        fs::write(files.directory().join("journal.json"), "{").unwrap();
+        assert_eq!(phases(&builds), [Phase::Succeeded]);
+    }
+
+    #[test]
+    fn what_is_current_survives() {
+        let (_directory, builds) = builds(&[]);
+        assert!(matches!(builds.load_current().unwrap(), Current::Nothing));
+        builds.save_current(&Current::Build("x".to_owned())).unwrap();
+        assert!(matches!(builds.load_current().unwrap(), Current::Build(id) if id == "x"));
+    }
+}

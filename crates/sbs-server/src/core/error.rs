@@ -1,0 +1,122 @@
+use std::io;
+
+use sbs_proto::ParseDefinitionError;
+use thiserror::Error;
+
+/// Why something could not be kept in, or read from, the data directory.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum KeepError {
+    /// A file that should be there is damaged or belongs to another root secret.
+    #[error("{what} in the data directory cannot be read; is it sealed by another root secret?")]
+    Damaged { what: &'static str, source: Option<Box<dyn std::error::Error + Send + Sync>> },
+
+    /// Reading or writing failed.
+    #[error("{what} cannot be read or written")]
+    Io { what: &'static str, source: io::Error },
+}
+
+impl KeepError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+
+    pub(crate) fn damaged<E>(what: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        move |source| Self::Damaged { what, source: Some(Box::new(source)) }
+    }
+}
+
+/// Why `init` or `update` was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum SetDefinitionError {
+    /// The body is no image definition.
+    #[error("{0}")]
+    Definition(ParseDefinitionError),
+
+    /// The server holds keys that belong to another secret.
+    #[error("the server is initialised and holds keys; use `update`, or send the SECRET of before")]
+    KeysExist,
+
+    /// `init` carried a NEW_SECRET.
+    #[error("NEW_SECRET has no place in `init`; rotate the secret with `update --new-secret`")]
+    NewSecretOnInit,
+
+    /// `update` came before `init`.
+    #[error("there is nothing to update; run `init` first")]
+    NotInitialised,
+
+    /// A secret is not what it must be.
+    #[error("{0}")]
+    Secret(ParseDefinitionError),
+
+    /// The definition could not be kept.
+    #[error("the image definition was not kept")]
+    Store(#[from] KeepError),
+
+    /// The secret is not the one that the server knows.
+    #[error("SECRET is not the one that this server was initialised with")]
+    WrongSecret,
+}
+
+/// Why a build was not started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum StartBuildError {
+    /// A build runs.
+    #[error("a build runs; wait for its end or run `clean` first")]
+    Busy,
+
+    /// The kept definition is no longer understood.
+    #[error("the image definition that the server keeps cannot be read")]
+    Definition(ParseDefinitionError),
+
+    /// The keys could not be made.
+    #[error("the signing keys could not be made")]
+    Keys(Box<dyn std::error::Error + Send + Sync>),
+
+    /// There is no image definition.
+    #[error("there is no image definition; run `init` first")]
+    NotInitialised,
+
+    /// The server is about to stop.
+    #[error("the server is stopping")]
+    Stopping,
+
+    /// The build could not be noted down.
+    #[error("the build was not started")]
+    Store(#[from] KeepError),
+}
+
+/// Why a clean failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum CleanError {
+    /// Files could not be removed.
+    #[error("not everything could be removed")]
+    Store(#[from] KeepError),
+}
+
+/// Why something about a build could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum ReadError {
+    /// No build that succeeded has this name.
+    #[error("there is no successful build of that name; it may have been removed since")]
+    NoSuchBuild,
+
+    /// No build has succeeded yet.
+    #[error("no build has succeeded yet")]
+    NothingBuilt,
+
+    /// It could not be read.
+    #[error("the build cannot be read")]
+    Store(#[from] KeepError),
+
+    /// The manifest is larger than this way of reading it takes.
+    #[error("the manifest is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+}

@@ -1,0 +1,445 @@
+//! The core: image definitions, their builds and their keys. It knows nothing of HTTP.
+//!
+//! Every image definition has a name and a slot; a slot's changes are made one at a time, and what
+//! a slot answers is always what is on the disk.
+
+pub(crate) mod builds;
+pub(crate) mod error;
+mod kept;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sbs_proto::{
+    BuildName, BuildSelector, BuildStatus, Definition, DefinitionName, ManifestName, Members,
+    RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
+};
+use sbs_state::{AtRest, ClientShare, DefinitionKeys};
+use time::macros::format_description;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::pipeline::{self, Environment, Job, Recorded, Stopped};
+use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
+use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
+use crate::core::kept::{Keep, Kept};
+use crate::store::Store;
+
+/// The core. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Core(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    at_rest: Arc<AtRest>,
+    environment: Arc<Environment>,
+    stop: CancellationToken,
+    slots: HashMap<DefinitionName, Slot>,
+}
+
+/// One image definition.
+#[derive(Debug)]
+struct Slot {
+    keep: Keep,
+    builds: Builds,
+    /// Held by whoever changes the slot, across its I/O.
+    writer: tokio::sync::Mutex<()>,
+    /// What the slot is now; locked for moments only.
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    kept: Option<Kept>,
+    keys: Option<Arc<DefinitionKeys>>,
+    status: StatusText,
+    /// The journal of the build that the status tells of.
+    journal: Option<Journal>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Core {
+    /// Loads what is in the data directory. A build that was running when the server died is
+    /// marked as interrupted.
+    pub(crate) fn load(
+        store: Store,
+        at_rest: AtRest,
+        environment: Environment,
+    ) -> Result<Self, KeepError> {
+        let at_rest = Arc::new(at_rest);
+        let mut slots = HashMap::new();
+        let name = DefinitionName::default_name();
+        slots.insert(name.clone(), Slot::load(&store, &at_rest, &name)?);
+        let environment = Arc::new(environment);
+        let stop = CancellationToken::new();
+        Ok(Self(Arc::new(Inner { store, at_rest, environment, stop, slots })))
+    }
+
+    /// Returns the status of an image definition.
+    pub(crate) fn status(&self, name: &DefinitionName) -> BuildStatus {
+        let Some(slot) = self.0.slots.get(name) else { return BuildStatus::fresh() };
+        let now = slot.now();
+        if let Some(journal) = &now.journal {
+            return journal.status.clone();
+        }
+        let tag = now.kept.as_ref().and_then(|kept| kept.definition().ok());
+        match tag {
+            None => BuildStatus { status: now.status.clone(), ..BuildStatus::fresh() },
+            Some(definition) => {
+                BuildStatus::unfinished(&definition.build_image_tag, now.status.clone())
+            }
+        }
+    }
+
+    /// Sets an image definition for the first time, or again as long as no key depends on it.
+    pub(crate) async fn initialise(
+        &self,
+        name: &DefinitionName,
+        members: Members,
+    ) -> Result<(), SetDefinitionError> {
+        if members.value(key::NEW_SECRET).is_some() {
+            return Err(SetDefinitionError::NewSecretOnInit);
+        }
+        let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
+        let share = check(&members)?;
+        let _writer = slot.writer.lock().await;
+        {
+            let now = slot.now();
+            let same = now.kept.as_ref().is_some_and(|kept| kept.client_share().same_as(&share));
+            if now.keys.is_some() && !same {
+                return Err(SetDefinitionError::KeysExist);
+            }
+        }
+        slot.set(Kept::new(members, share))?;
+        Ok(())
+    }
+
+    /// Replaces an image definition, and its secret if the body brings a new one.
+    pub(crate) async fn update(
+        &self,
+        name: &DefinitionName,
+        members: Members,
+    ) -> Result<(), SetDefinitionError> {
+        let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
+        let share = check(&members)?;
+        let new = parse_new_state_secret(&members).map_err(SetDefinitionError::Secret)?;
+        let _writer = slot.writer.lock().await;
+        {
+            let now = slot.now();
+            let kept = now.kept.as_ref().ok_or(SetDefinitionError::NotInitialised)?;
+            if !kept.client_share().same_as(&share) {
+                return Err(SetDefinitionError::WrongSecret);
+            }
+        }
+        let share = new.as_ref().map_or(share, ClientShare::derive);
+        slot.set(Kept::new(members, share))?;
+        Ok(())
+    }
+
+    /// Starts a build of an image definition as it is now.
+    pub(crate) async fn start_build(&self, name: &DefinitionName) -> Result<(), StartBuildError> {
+        let slot = self.slot(name).ok_or(StartBuildError::NotInitialised)?;
+        let _writer = slot.writer.lock().await;
+        if self.0.stop.is_cancelled() {
+            return Err(StartBuildError::Stopping);
+        }
+        let definition = {
+            let now = slot.now();
+            if now.running.is_some() {
+                return Err(StartBuildError::Busy);
+            }
+            let kept = now.kept.as_ref().ok_or(StartBuildError::NotInitialised)?;
+            kept.definition().map_err(StartBuildError::Definition)?
+        };
+        let keys = slot.keys().await?;
+        let work = self.0.store.path("work").join(name.as_str());
+        crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
+        let started = self.0.environment.clock.now();
+        let id = started.format(ID).unwrap_or_default();
+        let files = slot.builds.create(&id)?;
+        let status = StatusText::done(Step::CleanedUp);
+        let status = BuildStatus::unfinished(&definition.build_image_tag, status);
+        let journal = Journal {
+            id: id.clone(),
+            phase: Phase::Running,
+            status,
+            failure: None,
+            build_name: None,
+            image: None,
+        };
+        files.save_journal(&journal)?;
+        slot.builds.save_current(&Current::Build(id.clone()))?;
+        let job = Job {
+            cancel: self.0.stop.child_token(),
+            definition,
+            files: files.clone(),
+            keys,
+            started,
+            work,
+        };
+        let mut now = slot.now();
+        now.journal = Some(journal);
+        let cancel = job.cancel.clone();
+        let task = tokio::spawn(self.clone().supervise(name.clone(), job));
+        now.running = Some(Running { cancel, task });
+        tracing::info!(definition = %name, build = id, "build started");
+        Ok(())
+    }
+
+    /// Ends a build that runs, with all its processes, and removes what failed builds left.
+    pub(crate) async fn clean(&self, name: &DefinitionName) -> Result<(), CleanError> {
+        let Some(slot) = self.slot(name) else { return Ok(()) };
+        let _writer = slot.writer.lock().await;
+        let running = slot.now().running.take();
+        if let Some(running) = running {
+            running.cancel.cancel();
+            // The task ends in order and says itself how; a panic in it was logged by it.
+            let _ended = running.task.await;
+        }
+        crate::store::remove_directory(&self.0.store.path("work").join(name.as_str()))
+            .map_err(KeepError::io("the work directory"))?;
+        slot.builds.clean()?;
+        slot.builds.save_current(&Current::Cleaned)?;
+        let mut now = slot.now();
+        now.journal = None;
+        now.status = StatusText::new(RESTARTED_CICD);
+        Ok(())
+    }
+
+    /// Opens the log of the build that the status tells of; `None` if there is none.
+    pub(crate) fn log(&self, name: &DefinitionName) -> Result<Option<File>, ReadError> {
+        let Some(slot) = self.0.slots.get(name) else { return Ok(None) };
+        let id = slot.now().journal.as_ref().map(|journal| journal.id.clone());
+        let Some(id) = id else { return Ok(None) };
+        match File::open(slot.builds.files(&id).log()) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(KeepError::Io { what: "the log", source }.into()),
+        }
+    }
+
+    /// Opens the manifest of a build that succeeded, if it has at most `limit` bytes.
+    pub(crate) fn manifest(
+        &self,
+        name: &DefinitionName,
+        selector: &BuildSelector,
+        limit: u64,
+    ) -> Result<(ManifestName, File), ReadError> {
+        let what = "the manifest";
+        let (build_name, _, files) = self.succeeded(name, selector)?;
+        let manifest = build_name.manifest_name();
+        let file = File::open(files.manifest(&manifest)).map_err(KeepError::io(what))?;
+        if file.metadata().map_err(KeepError::io(what))?.len() > limit {
+            return Err(ReadError::TooLarge { limit });
+        }
+        Ok((manifest, file))
+    }
+
+    /// Returns the public key (PEM) of the manifest of a build that succeeded.
+    pub(crate) fn public_key(
+        &self,
+        name: &DefinitionName,
+        selector: &BuildSelector,
+    ) -> Result<(BuildName, String), ReadError> {
+        let (build_name, _, files) = self.succeeded(name, selector)?;
+        let pem = std::fs::read_to_string(files.public_key())
+            .map_err(KeepError::io("the manifest's public key"))?;
+        Ok((build_name, pem))
+    }
+
+    /// Returns `registry/repository@digest` of the last image that was built.
+    pub(crate) fn image_digest(&self, name: &DefinitionName) -> Result<String, ReadError> {
+        let (_, journal, _) = self.succeeded(name, &BuildSelector::Latest)?;
+        journal.image.ok_or(ReadError::NothingBuilt)
+    }
+
+    /// Ends the build that runs; it is marked as interrupted. No other is started from now on.
+    pub(crate) async fn stop(&self) {
+        self.0.stop.cancel();
+        for slot in self.0.slots.values() {
+            let _writer = slot.writer.lock().await;
+            let running = slot.now().running.take();
+            if let Some(running) = running {
+                let _ended = running.task.await;
+            }
+        }
+    }
+
+    fn slot(&self, name: &DefinitionName) -> Option<&Slot> {
+        self.0.slots.get(name)
+    }
+
+    fn succeeded(
+        &self,
+        name: &DefinitionName,
+        selector: &BuildSelector,
+    ) -> Result<(BuildName, Journal, BuildFiles), ReadError> {
+        let missing = match selector {
+            BuildSelector::Latest => ReadError::NothingBuilt,
+            BuildSelector::Named(_) => ReadError::NoSuchBuild,
+        };
+        let Some(slot) = self.slot(name) else { return Err(missing) };
+        for (journal, files) in slot.builds.newest_first()? {
+            let Some(build_name) = journal.build_name.clone() else { continue };
+            let selected = match selector {
+                BuildSelector::Latest => true,
+                BuildSelector::Named(name) => *name == build_name,
+            };
+            if selected && journal.phase == Phase::Succeeded {
+                return Ok((build_name, journal, files));
+            }
+        }
+        Err(missing)
+    }
+
+    /// Runs a build to its end and notes how it ended, whatever happens in it.
+    async fn supervise(self, name: DefinitionName, job: Job) {
+        let Some(slot) = self.slot(&name) else { return };
+        let files = job.files.clone();
+        let (work, cancel) = (job.work.clone(), job.cancel.clone());
+        let environment = Arc::clone(&self.0.environment);
+        let core = self.clone();
+        let of = name.clone();
+        // A task of its own: a panic in the pipeline must not take the note-keeping with it.
+        let run = tokio::spawn(async move {
+            let report = |status: StatusText| core.report(&of, status);
+            pipeline::run(&environment, &job, &report).await
+        });
+        let result = run.await.unwrap_or_else(|_panicked| Err(Stopped::panicked()));
+        let stopping = self.0.stop.is_cancelled();
+        let phase = match &result {
+            Ok(_) => Phase::Succeeded,
+            Err(_) if stopping => Phase::Interrupted,
+            Err(_) if cancel.is_cancelled() => Phase::Cancelled,
+            Err(_) => Phase::Failed,
+        };
+        if let Err(error) = crate::store::remove_directory(&work) {
+            tracing::warn!(%error, "the work directory was not removed");
+        }
+        let mut now = slot.now();
+        if let Some(journal) = &mut now.journal {
+            note_end(journal, phase, result);
+            if let Err(error) = files.save_journal(journal) {
+                tracing::error!(%error, "the end of the build was not kept");
+            }
+            let status = journal.status.status.as_str();
+            tracing::info!(definition = %name, build = journal.id, status, "build ended");
+        }
+        // A clean has taken the handle already and waits for this task.
+        now.running = None;
+        drop(now);
+        if let Err(error) = slot.builds.retain(self.0.environment.settings.build.keep_builds.max(1)) {
+            tracing::warn!(%error, "old builds were not removed");
+        }
+    }
+
+    /// Notes that a step is done.
+    fn report(&self, name: &DefinitionName, status: StatusText) {
+        let Some(slot) = self.slot(name) else { return };
+        let mut now = slot.now();
+        let Some(journal) = &mut now.journal else { return };
+        journal.status.status = status;
+        if let Err(error) = slot.builds.files(&journal.id).save_journal(journal) {
+            tracing::error!(%error, "the step was not noted down");
+        }
+    }
+}
+
+impl Slot {
+    fn load(
+        store: &Store,
+        at_rest: &Arc<AtRest>,
+        name: &DefinitionName,
+    ) -> Result<Self, KeepError> {
+        let directory = store
+            .directory(format!("definitions/{name}"))
+            .map_err(KeepError::io("the image definition's directory"))?;
+        let keep = Keep::new(Arc::clone(at_rest), name, &directory);
+        let builds = Builds::new(&directory);
+        let kept = keep.load_definition()?;
+        let keys = keep.load_keys()?.map(Arc::new);
+        let (status, journal) = match builds.load_current()? {
+            Current::Nothing => (StatusText::default(), None),
+            Current::Cleaned => (StatusText::new(RESTARTED_CICD), None),
+            Current::Build(id) => {
+                let files = builds.files(&id);
+                let journal = files.load_journal()?.map(|journal| interrupted(journal, &files));
+                (StatusText::default(), journal.transpose()?)
+            }
+        };
+        let now = Now { kept, keys, status, journal, running: None };
+        Ok(Self { keep, builds, writer: tokio::sync::Mutex::new(()), now: Mutex::new(now) })
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a definition on the disk, then in memory.
+    fn set(&self, kept: Kept) -> Result<(), KeepError> {
+        self.keep.save_definition(&kept)?;
+        self.now().kept = Some(kept);
+        Ok(())
+    }
+
+    /// Returns the keys; they are made, and kept, at the first build.
+    async fn keys(&self) -> Result<Arc<DefinitionKeys>, StartBuildError> {
+        if let Some(keys) = &self.now().keys {
+            return Ok(Arc::clone(keys));
+        }
+        let made = tokio::task::spawn_blocking(DefinitionKeys::generate).await;
+        let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
+        let keys = Arc::new(made.map_err(|error| StartBuildError::Keys(Box::new(error)))?);
+        self.keep.save_keys(&keys)?;
+        self.now().keys = Some(Arc::clone(&keys));
+        Ok(keys)
+    }
+}
+
+/// Checks a body before anything is changed, and returns what is made of its secret.
+fn check(members: &Members) -> Result<ClientShare, SetDefinitionError> {
+    Definition::parse(members).map_err(SetDefinitionError::Definition)?;
+    let secret = parse_state_secret(members).map_err(SetDefinitionError::Secret)?;
+    Ok(ClientShare::derive(&secret))
+}
+
+/// Marks a build that was running when the server died.
+fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, KeepError> {
+    if journal.phase == Phase::Running {
+        let after = journal.status.status.clone();
+        note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
+        files.save_journal(&journal)?;
+        tracing::warn!(build = journal.id, %after, "a build was interrupted");
+    }
+    Ok(journal)
+}
+
+fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stopped>) {
+    journal.phase = phase;
+    match result {
+        Ok(recorded) => {
+            journal.status = recorded.status;
+            journal.image = Some(recorded.image);
+            journal.build_name = Some(recorded.build_name);
+        }
+        Err(_) if phase == Phase::Cancelled => {
+            journal.status.status = StatusText::new(RESTARTED_CICD);
+        }
+        Err(stopped) => {
+            journal.failure = Some(stopped.code.to_owned());
+            journal.status.status = StatusText::failed(stopped.return_code, &stopped.command);
+        }
+    }
+}
+
+const ID: &[time::format_description::BorrowedFormatItem<'_>] = format_description!(
+    "[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]"
+);

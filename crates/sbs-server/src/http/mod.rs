@@ -1,0 +1,39 @@
+//! HTTP: thin layers over the core. v1 is the original's wire; it decides nothing.
+
+mod body;
+mod error;
+mod v1;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+
+use crate::core::Core;
+use crate::http::error::Told;
+use crate::tls::AuthenticatedPeer;
+
+/// Returns every route of the server.
+pub(crate) fn router(core: Core) -> Router {
+    v1::router(core).layer(from_fn(log_request))
+}
+
+/// Writes one record for each request, with its error if it has one.
+async fn log_request(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let peer = request.extensions().get::<AuthenticatedPeer>().copied();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let address = peer.map(|peer| peer.address().to_string()).unwrap_or_default();
+    let certificate = peer.map(|peer| peer.certificate().to_string()).unwrap_or_default();
+    match response.extensions().get::<Told>() {
+        None => tracing::debug!(%method, path, status, address, certificate, "answered"),
+        Some(Told(error)) if status >= 500 => {
+            tracing::error!(%method, path, status, address, certificate, error, "failed");
+        }
+        Some(Told(error)) => {
+            tracing::info!(%method, path, status, address, certificate, error, "refused");
+        }
+    }
+    response
+}

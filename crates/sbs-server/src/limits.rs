@@ -1,0 +1,33 @@
+//! Every limit on what comes from outside, with its reason.
+
+use std::time::Duration;
+
+/// Bytes of a request body. The largest is an `init` with a key and an OpenPGP key: under 64 KiB.
+pub(crate) const REQUEST_BODY: usize = 1024 * 1024;
+
+/// How long a request body may take. A megabyte over the slowest link that makes sense.
+pub(crate) const REQUEST_BODY_TIME: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take.
+pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// How long the head of a request may take; it also ends idle kept-alive connections.
+pub(crate) const HEADER_TIME: Duration = Duration::from_secs(15);
+
+/// Bytes of a request's head: the clients send under 1 KiB.
+pub(crate) const HEADER_BYTES: usize = 64 * 1024;
+
+/// Connections at once. Each costs about 50 KiB.
+pub(crate) const CONNECTIONS: usize = 4096;
+
+/// HTTP/2 streams of one connection at once.
+pub(crate) const STREAMS: u32 = 64;
+
+/// How long requests that run may take to end when the server stops.
+pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes of a manifest that the v1 route answers with; a larger one needs another route.
+pub(crate) const V1_MANIFEST: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Bytes of a settings file, a certificate or a sealed record.
+pub(crate) const SMALL_FILE: u64 = 4 * 1024 * 1024;

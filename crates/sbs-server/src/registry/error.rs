@@ -1,0 +1,243 @@
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use sbs_proto::Digest;
+use thiserror::Error;
+
+use super::address::PrivateAddress;
+
+/// Why an exchange with a registry did not succeed.
+///
+/// No variant holds a credential. What a registry chose to say is cut to 120 harmless characters.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum RegistryError {
+    /// The registry knows who asks and says no (403).
+    #[error("registry `{host}` does not permit this ({reason}); is the user allowed to use the repository?")]
+    Denied { host: String, reason: Remark },
+
+    /// What was served is not what its digest says.
+    #[error("{what} from registry `{host}` has digest {actual}, expected {expected}")]
+    DigestMismatch { host: String, what: &'static str, expected: Digest, actual: Digest },
+
+    /// A fault of ours.
+    #[error("internal fault: {0}")]
+    Internal(&'static str),
+
+    /// A local file could not be read or written.
+    #[error("cannot read or write {what} on this machine")]
+    Local { what: &'static str, source: io::Error },
+
+    /// The answer is not what the OCI distribution specification calls for.
+    #[error("registry `{host}` gave an answer that makes no sense: {what}")]
+    Malformed { host: String, what: &'static str },
+
+    /// The registry has no such thing.
+    #[error("registry `{host}` has no such {what}")]
+    NotFound { host: String, what: &'static str },
+
+    /// The registry named a token server that credentials must not go to.
+    #[error(
+        "registry `{host}` wants its users to log in at `{realm}`, which is not trusted; if that \
+         is right, add the host to `registry.token-hosts` in the settings"
+    )]
+    RealmNotAllowed { host: String, realm: Remark },
+
+    /// The registry sent us to a place that we do not go to.
+    #[error("registry `{host}` sent us to `{target}`, which is refused: {why}")]
+    RedirectNotAllowed { host: String, target: Remark, why: &'static str },
+
+    /// The registry answered with another status than was called for.
+    #[error("registry `{host}` answered with status {status} ({reason})")]
+    Rejected { host: String, status: u16, reason: Remark },
+
+    /// What was served has another size than it should have.
+    #[error("{what} from registry `{host}` has another size than the {expected} bytes it should have")]
+    SizeMismatch { host: String, what: &'static str, expected: u64 },
+
+    /// The transfer took too long.
+    #[error("the transfer to or from registry `{host}` took more than {seconds} seconds")]
+    TimeLimit { host: String, seconds: u64 },
+
+    /// What was served, or is to be served, is larger than is accepted.
+    #[error("{what} from registry `{host}` is larger than {max_bytes} bytes")]
+    TooLarge { host: String, what: &'static str, max_bytes: u64 },
+
+    /// The registry does not accept the credentials, or wants some where there are none (401).
+    #[error("registry `{host}` refused {what}")]
+    Unauthorized { host: String, what: &'static str },
+
+    /// There is no answer.
+    #[error("cannot reach registry `{host}`")]
+    Unreachable { host: String, source: TransportError },
+
+    /// The registry's certificate is not trusted.
+    #[error(
+        "the certificate of `{host}` is not trusted; if it stands under an authority of your own, \
+         give that as `registry.ca-file` in the settings"
+    )]
+    Untrusted { host: String, source: TransportError },
+}
+
+/// A short text that a registry chose, harmless to print.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Remark(String);
+
+impl Remark {
+    /// Keeps 120 characters at most; whatever is not printable ASCII becomes `?`.
+    pub(crate) fn new(text: &str) -> Self {
+        let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+        Self(text.chars().take(MAX_REMARK_CHARS).map(printable).collect())
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What went wrong below HTTP.
+///
+/// It is kept as text: the chain below can hold addresses with queries, and names that the other
+/// side put into its certificate.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct TransportError(Remark);
+
+impl TransportError {
+    /// Takes a cause of our own.
+    pub(super) fn new(text: &str) -> Self {
+        Self(Remark::new(text))
+    }
+}
+
+impl RegistryError {
+    /// Returns a stable word for programs.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthorized { .. } => "registry_login",
+            Self::Denied { .. } => "registry_denied",
+            Self::NotFound { .. } => "registry_not_found",
+            Self::Unreachable { .. } | Self::TimeLimit { .. } => "registry_unreachable",
+            Self::Untrusted { .. } | Self::RealmNotAllowed { .. } => "registry_untrusted",
+            Self::Internal(_) | Self::Local { .. } => "internal",
+            Self::DigestMismatch { .. }
+            | Self::Malformed { .. }
+            | Self::RedirectNotAllowed { .. }
+            | Self::Rejected { .. }
+            | Self::SizeMismatch { .. }
+            | Self::TooLarge { .. } => "registry",
+        }
+    }
+
+    /// Tells whether the registry has no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
+
+/// What one attempt came to, and whether another one makes sense.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) error: RegistryError,
+    pub(super) retry: Retry,
+}
+
+/// Whether another attempt makes sense.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Retry {
+    /// After a pause; the registry may have said how long, in seconds.
+    After(Option<u64>),
+    /// It would come to the same.
+    Never,
+}
+
+impl From<RegistryError> for Fault {
+    fn from(error: RegistryError) -> Self {
+        Self { error, retry: Retry::Never }
+    }
+}
+
+impl Fault {
+    /// Judges an error of the HTTP client.
+    pub(super) fn from_transport(host: &str, error: reqwest::Error) -> Self {
+        // The address stands in the error's text otherwise, and with it its query.
+        let error = error.without_url();
+        let host = host.to_owned();
+        if let Some(private) = find::<PrivateAddress>(&error) {
+            let target = Remark::new(&private.host);
+            let why = "it has a private address";
+            return RegistryError::RedirectNotAllowed { host, target, why }.into();
+        }
+        if let Some(rustls::Error::InvalidCertificate(cause)) = find::<rustls::Error>(&error) {
+            let source = TransportError::new(&cause.to_string());
+            return RegistryError::Untrusted { host, source }.into();
+        }
+        let source = TransportError::new(&deepest(&error).to_string());
+        Self::interrupted(host, source)
+    }
+
+    /// Makes the fault of a connection that ended or stood still.
+    pub(super) fn interrupted(host: String, source: TransportError) -> Self {
+        Self {
+            error: RegistryError::Unreachable { host, source },
+            retry: Retry::After(None),
+        }
+    }
+}
+
+/// Finds an error of this type among the causes, also inside of `io::Error`, whose `source` skips
+/// what it wraps.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = below(error);
+    }
+    None
+}
+
+fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut deepest = error;
+    while let Some(cause) = below(deepest) {
+        deepest = cause;
+    }
+    deepest
+}
+
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped as &(dyn Error + 'static)))
+}
+
+const MAX_REMARK_CHARS: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remark_is_short_and_cannot_move_a_cursor() {
+        let remark = Remark::new(&format!("a\x1b[2K\n\u{202e}{}", "x".repeat(500)));
+        assert_eq!(remark.to_string().len(), 120);
+        assert!(remark.to_string().starts_with("a?[2K??x"), "{remark}");
+    }
+
+    #[test]
+    fn finds_a_cause_inside_an_io_error() {
+        let inner = io::Error::other(PrivateAddress { host: "h".to_owned() });
+        let outer = io::Error::other(inner);
+        assert_eq!(find::<PrivateAddress>(&outer).unwrap().host, "h");
+        assert!(find::<rustls::Error>(&outer).is_none());
+    }
+}

@@ -1,0 +1,126 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sbs_state::{AtRest, ParseRootSecretError, RootSecret};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::build::pipeline::{Environment, PrepareError};
+use crate::clock::Clock;
+use crate::config::{Identity, LoadIdentityError, LoadSettingsError, Settings};
+use crate::core::Core;
+use crate::core::error::KeepError;
+use crate::http;
+use crate::store::{OpenStoreError, ReadSecretFileError, Store, read_secret_file, replace_file};
+use crate::tls::{self, MakeTlsError, Pinning, Tls};
+
+/// Runs the server until it is told to stop.
+pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
+    let settings = config.map(Settings::load).transpose()?.unwrap_or_default();
+    let identity = Identity::from_environment()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    runtime.block_on(serve(settings, &identity))
+}
+
+async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> {
+    let pinning = match settings.client.pin_certificate {
+        true => Pinning::Certificate,
+        false => Pinning::Authority,
+    };
+    let tls = Tls::new(identity, pinning)?;
+    let root = load_root_secret(&settings.root_secret_file)?;
+    let store = Store::open(&settings.data_directory)?;
+    let listen = settings.listen;
+    let environment = Environment::prepare(settings, &store, Clock::system()).await?;
+    let address_file = store.path("address");
+    let core = Core::load(store, AtRest::new(&root), environment)?;
+    drop(root);
+
+    let at = |source| RunError::Listen { address: listen.to_string(), source };
+    let listener = TcpListener::bind(listen).await.map_err(at)?;
+    let address = listener.local_addr().map_err(at)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    replace_file(&address_file, format!("{address}\n").as_bytes()).map_err(RunError::Address)?;
+    tracing::info!(%address, "ready");
+
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(tls::serve(listener, tls, http::router(core.clone()), stop.clone()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    core.stop().await;
+    let _ended = server.await;
+    Ok(())
+}
+
+fn load_root_secret(path: &Path) -> Result<RootSecret, RunError> {
+    let content = read_secret_file(path).map_err(|source| RunError::RootSecretFile { source })?;
+    tracing::warn!(
+        path = %path.display(),
+        "the root secret is a file: whoever reads it and the data directory has the keys"
+    );
+    RootSecret::parse(&content)
+        .map_err(|source| RunError::RootSecret { path: path.to_owned(), source })
+}
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum RunError {
+    /// The address file cannot be written.
+    #[error("cannot write the file `address` in the data directory")]
+    Address(#[source] io::Error),
+
+    /// The certificates cannot be loaded.
+    #[error("the certificates in the environment cannot be used")]
+    Identity(#[from] LoadIdentityError),
+
+    /// What was kept cannot be loaded.
+    #[error("what the data directory keeps cannot be loaded")]
+    Keep(#[from] KeepError),
+
+    /// The address is taken or not allowed.
+    #[error("cannot listen on {address}; set `listen` to another address")]
+    Listen { address: String, source: io::Error },
+
+    /// The build environment cannot be prepared.
+    #[error("builds cannot run here")]
+    Prepare(#[from] PrepareError),
+
+    /// The root secret is malformed.
+    #[error("`{}` holds no root secret", path.display())]
+    RootSecret { path: PathBuf, source: ParseRootSecretError },
+
+    /// The root secret cannot be read.
+    #[error("the root secret cannot be read; make one: head -c 32 /dev/urandom > FILE; chmod 600 FILE")]
+    RootSecretFile { source: ReadSecretFileError },
+
+    /// The runtime cannot start.
+    #[error("cannot start threads")]
+    Runtime(#[source] io::Error),
+
+    /// The settings cannot be loaded.
+    #[error("the settings cannot be used")]
+    Settings(#[from] LoadSettingsError),
+
+    /// Signals cannot be handled.
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+
+    /// The data directory cannot be used.
+    #[error("the server cannot keep its data")]
+    Store(#[from] OpenStoreError),
+
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] MakeTlsError),
+}

@@ -1,0 +1,248 @@
+//! The data directory: owner-only, locked, every file replaced whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::limits;
+
+/// The data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the data directory, making it if it is not there, and locks it.
+    pub(crate) fn open(root: &Path) -> Result<Self, OpenStoreError> {
+        let at = |source| OpenStoreError::Directory { path: root.to_owned(), source };
+        make_directory(root).map_err(at)?;
+        let root = root.canonicalize().map_err(at)?;
+        let metadata = root.metadata().map_err(at)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(OpenStoreError::Owner { path: root });
+        }
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(at)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(root.join("lock"))
+            .map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { root, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenStoreError::Locked { path: root }),
+            Err(TryLockError::Error(source)) => Err(at(source)),
+        }
+    }
+
+    /// Returns the path of a directory in the data directory, making it if it is not there.
+    pub(crate) fn directory(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let path = self.root.join(path);
+        make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// Returns the path of a file or directory in the data directory.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum OpenStoreError {
+    /// The directory cannot be made, read or changed.
+    #[error("cannot use the data directory `{}`", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+
+    /// Another server uses the directory.
+    #[error("another server uses the data directory `{}`; stop it or set another data-directory", path.display())]
+    Locked { path: PathBuf },
+
+    /// The directory belongs to somebody else.
+    #[error("the data directory `{}` belongs to another user; give it to the server's own", path.display())]
+    Owner { path: PathBuf },
+}
+
+/// Replaces a file whole: written beside it, synced, renamed, directory synced. Mode 0600.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync_directory(directory)
+}
+
+/// Moves a finished file or directory to its place and makes the move last.
+pub(crate) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(to.parent().ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+/// Reads a small file of the data directory; `None` if it is not there.
+pub(crate) fn read_small_file(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    read_limited(file).map(Some)
+}
+
+/// Removes a directory with everything below it; it may be gone already.
+pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Reads a file that holds a secret of the operator's: a regular file with one name, of the
+/// server's own user, that nobody else can read.
+pub(crate) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadSecretFileError> {
+    let at = |source| ReadSecretFileError::Read { path: path.to_owned(), source };
+    let refuse = |what| ReadSecretFileError::Unsafe { path: path.to_owned(), what };
+    let no_follow = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(no_follow.bits()).unwrap_or(0))
+        .open(path);
+    let file = match file {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(refuse("is a symbolic link; name the file itself"));
+        }
+        file => file.map_err(at)?,
+    };
+    let metadata = file.metadata().map_err(at)?;
+    if !metadata.is_file() {
+        return Err(refuse("is not a regular file"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refuse("belongs to another user; give it to the server's own"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refuse("can be read by others; set its mode to 0600"));
+    }
+    if metadata.nlink() != 1 {
+        return Err(refuse("has more than one name (hard link); remove the others"));
+    }
+    read_limited(file).map_err(at)
+}
+
+/// Why a file that holds a secret was not read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum ReadSecretFileError {
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+
+    /// The file is not kept as a secret must be.
+    #[error("`{}` {what}", path.display())]
+    Unsafe { path: PathBuf, what: &'static str },
+}
+
+fn read_limited(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content = Zeroizing::new(Vec::new());
+    file.take(limits::SMALL_FILE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limits::SMALL_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than 4 MiB"));
+    }
+    Ok(content)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_on_the_same_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(OpenStoreError::Locked { .. })));
+        drop(first);
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn the_data_directory_is_closed_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let store = Store::open(&path).unwrap();
+        for path in [path, store.directory("a/b").unwrap()] {
+            assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_closed_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for content in [&b"one"[..], b"two"] {
+            replace_file(&path, content).unwrap();
+            assert_eq!(**read_small_file(&path).unwrap().unwrap(), *content);
+            assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        assert!(read_small_file(&directory.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn k1_a_secret_that_others_can_reach_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let secret = |name: &str| {
+            fs::write(path(name), [7; 32]).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
+            path(name)
+        };
+        assert_eq!(**read_secret_file(&secret("good")).unwrap(), [7; 32]);
+
+        let mode = secret("mode");
+        fs::set_permissions(&mode, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = path("link");
+        std::os::unix::fs::symlink(secret("target"), &link).unwrap();
+        let named_twice = secret("twice");
+        fs::hard_link(&named_twice, path("other-name")).unwrap();
+        let fifo = path("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        for (path, expected) in [
+            (mode, "read by others"),
+            (link, "symbolic link"),
+            (named_twice, "more than one name"),
+            (fifo, "not a regular file"),
+            (directory.path().to_owned(), "not a regular file"),
+        ] {
+            let error = read_secret_file(&path).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert!(matches!(read_secret_file(&path("none")), Err(ReadSecretFileError::Read { .. })));
+    }
+}

@@ -1,0 +1,12 @@
+use tracing_subscriber::EnvFilter;
+
+/// Writes records to the standard error, one a line; `level` is a filter such as `info`.
+pub(crate) fn init(level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second call, in tests, changes nothing.
+    let _already_set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}

@@ -1,0 +1,11 @@
+//! The end-to-end tests: one binary, one module for each claim.
+
+mod architecture;
+mod clean;
+mod failures;
+mod kill;
+mod mtls;
+mod parts;
+mod processes;
+mod whole_path;
+mod wire;

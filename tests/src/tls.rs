@@ -1,0 +1,93 @@
+use anyhow::{Context as _, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+
+/// A certificate authority of the tests' own.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// The certificate, PEM.
+    pub pem: String,
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key, PKCS #8.
+    pub key: String,
+}
+
+impl Leaf {
+    /// Returns the certificate followed by the key, as clients keep them.
+    pub fn bundle(&self) -> String {
+        format!("{}{}", self.certificate, self.key)
+    }
+}
+
+impl Authority {
+    /// Makes an authority with a new key.
+    pub fn new(name: &str) -> Result<Self> {
+        let mut parameters = named(name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?;
+        let pem = parameters.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(parameters, key), pem })
+    }
+
+    /// Takes an authority that exists: to issue what its owner would not.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(key).context("the authority's key")?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).context("the authority")?;
+        Ok(Self { issuer, pem: certificate.to_owned() })
+    }
+
+    /// Issues a certificate for servers on loopback.
+    pub fn issue_loopback(&self, name: &str) -> Result<Leaf> {
+        let mut parameters = CertificateParams::new(["127.0.0.1".into(), "localhost".into()])?;
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(&parameters)
+    }
+
+    /// Issues a certificate for clients that is valid for `lifetime` from `start`, and only for
+    /// `purposes`.
+    pub fn issue_client(
+        &self,
+        start: OffsetDateTime,
+        lifetime: Duration,
+        purposes: &[ExtendedKeyUsagePurpose],
+    ) -> Result<Leaf> {
+        let mut parameters = named("Client");
+        parameters.not_before = start;
+        parameters.not_after = start + lifetime;
+        parameters.extended_key_usages = purposes.to_vec();
+        self.issue(&parameters)
+    }
+
+    /// Makes a client certificate that is signed by its own key.
+    pub fn self_signed_client() -> Result<Leaf> {
+        let mut parameters = named("Client");
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let certificate = parameters.self_signed(&key)?.pem();
+        Ok(Leaf { certificate, key: key.serialize_pem() })
+    }
+
+    fn issue(&self, parameters: &CertificateParams) -> Result<Leaf> {
+        let key = KeyPair::generate()?;
+        let certificate = parameters.signed_by(&key, &self.issuer)?.pem();
+        Ok(Leaf { certificate, key: key.serialize_pem() })
+    }
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters
+}

@@ -1,0 +1,124 @@
+//! The project's own commands; `cargo xtask help` lists them.
+
+mod lint;
+mod setup;
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    env::set_current_dir(root()?).context("cannot enter the top of the project")?;
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["setup"] => setup::run(),
+        ["fmt"] => cargo(&["fmt", "--all"]),
+        ["fmt", "--check"] => lint::format(),
+        ["lint"] => lint::run(),
+        ["test", filters @ ..] => test(filters),
+        ["ci"] => {
+            lint::run()?;
+            test(&[])
+        }
+        ["demo", arguments @ ..] => demo(arguments),
+        ["bench", arguments @ ..] => bench(arguments),
+        [] | ["help" | "--help" | "-h"] => {
+            say(HELP);
+            Ok(())
+        }
+        _ => bail!("unknown command `{}`; `cargo xtask help` lists them", words.join(" ")),
+    }
+}
+
+fn test(filters: &[&str]) -> Result<()> {
+    setup::run()?;
+    build_programs(&[])?;
+    // The programs are built; what a filter does not name need not be.
+    if nextest() {
+        cargo(&[&["nextest", "run", "--workspace", "--all-targets"], filters].concat())?;
+    } else {
+        // A list of filters is nextest's; libtest takes it behind `--`.
+        cargo(&[&["test", "--workspace", "--all-targets", "--"], filters].concat())?;
+    }
+    if filters.is_empty() { cargo(&["test", "--workspace", "--doc"]) } else { Ok(()) }
+}
+
+fn demo(arguments: &[&str]) -> Result<()> {
+    setup::run()?;
+    build_programs(&[])?;
+    let run = ["run", "--quiet", "--package", "sbs-tests", "--bin", "demo", "--"];
+    cargo(&[&run[..], arguments].concat())
+}
+
+fn bench(arguments: &[&str]) -> Result<()> {
+    setup::run()?;
+    build_programs(&["--release"])?;
+    let run = ["run", "--quiet", "--release", "--package", "sbs-tests", "--bin", "bench", "--"];
+    cargo(&[&run[..], arguments].concat())
+}
+
+/// Builds the programs that tests, demo and benchmark start; they look for them beside themselves.
+fn build_programs(options: &[&str]) -> Result<()> {
+    let build = ["build", "--package", "sbs-server", "--package", "sbs-cli", "--bins"];
+    cargo(&[&build[..], options].concat())
+}
+
+fn nextest() -> bool {
+    let mut command = program("cargo");
+    command.args(["nextest", "--version"]);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    run_command(program("cargo").args(arguments))
+}
+
+/// Runs a command to its end; an exit code other than 0 is an error that shows it.
+fn run_command(command: &mut Command) -> Result<()> {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let line = words.join(" ".as_ref()).to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` ended with {status}");
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server's rule for its tools is not for these")]
+fn program(name: &str) -> Command {
+    Command::new(name)
+}
+
+/// Returns the top of the project: the folder above this package's.
+fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this package has no folder above it")
+}
+
+#[expect(clippy::print_stderr, reason = "these commands talk to whoever typed them")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  setup            install the Debian packages that tests and demo need (as root)
+  fmt [--check]    format the code, or check that it is formatted
+  lint             formatting, clippy, forbidden words, documentation
+  test [FILTER..]  every test, with the real programs (git, sshd, buildah, docker-registry)
+  ci               lint, then test: what .ci/run does
+  demo             the whole path on this machine, from a repository to a verified image
+  bench            what a build here costs, as a ratio to doing it by hand";

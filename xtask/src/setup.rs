@@ -1,0 +1,111 @@
+//! The Debian packages that the server's tests, demo and benchmark need.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{program, run_command, say};
+
+/// Installs the packages that are missing; does nothing where all are there.
+pub(crate) fn run() -> Result<()> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ensure!(
+        is_root(),
+        "these packages are missing: {}\nrun `cargo xtask setup` as root, or install them",
+        missing.join(" ")
+    );
+    say(&format!("installing {}", missing.join(" ")));
+    let services = Services::hold_back()?;
+    let installed = install(&missing);
+    services.release()?;
+    installed
+}
+
+fn missing() -> Result<Vec<&'static str>> {
+    let mut query = program("dpkg-query");
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]).args(PACKAGES);
+    // The exit code is 1 where a package is not known, which is no fault.
+    let Ok(output) = query.output() else {
+        bail!(
+            "this is not a Debian system (there is no dpkg-query); the tests need what these \
+             packages of Debian hold: {}",
+            PACKAGES.join(" ")
+        );
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let installed = |package: &&str| {
+        text.lines().any(|line| line.split_once(' ') == Some((package, "installed")))
+    };
+    Ok(PACKAGES.into_iter().filter(|package| !installed(package)).collect())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    // A source that does not answer is no fault while the packages can be had elsewhere.
+    if let Err(error) = run_command(program("apt-get").args(["update", "--quiet"])) {
+        say(&format!("warning: {error:#}"));
+    }
+    let mut apt = program("apt-get");
+    apt.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
+    run_command(apt.env("DEBIAN_FRONTEND", "noninteractive")).context("cannot install packages")
+}
+
+/// Keeps Debian from starting the services of the packages that are installed: nobody who tries a
+/// demo asked for an ssh server and a registry that are open to the network.
+struct Services {
+    /// Whether the policy is ours to remove.
+    held_back: bool,
+}
+
+impl Services {
+    fn hold_back() -> Result<Self> {
+        let policy = Path::new(POLICY);
+        if policy.exists() {
+            return Ok(Self { held_back: false });
+        }
+        fs::write(policy, "#!/bin/sh\nexit 101\n").context(POLICY)?;
+        run_command(program("chmod").args(["755", POLICY]))?;
+        Ok(Self { held_back: true })
+    }
+
+    fn release(self) -> Result<()> {
+        if self.held_back {
+            fs::remove_file(POLICY).context(POLICY)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_root() -> bool {
+    let output = program("id").arg("--user").output();
+    output.is_ok_and(|output| output.stdout == b"0\n")
+}
+
+// invoke-rc.d(8): the exit code 101 of this program forbids the action.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+const PACKAGES: [&str; 17] = [
+    // What the server runs.
+    "buildah",
+    "ca-certificates",
+    "git",
+    "iproute2",
+    "openssh-client",
+    "runc",
+    "util-linux",
+    // The other end of what it talks to.
+    "apache2-utils",
+    "busybox-static",
+    "docker-registry",
+    "openssh-server",
+    // The judges.
+    "bzip2",
+    "openssl",
+    "python3",
+    "skopeo",
+    "tar",
+    "xxd",
+];
