@@ -76,7 +76,8 @@ fn every_crate_has_the_lints_of_the_workspace() -> Result<()> {
 #[test]
 fn the_check_of_the_lints_can_fail() {
     assert!(has_workspace_lints("[lints]\nworkspace = true\n"));
-    for text in ["", "[lints]\n", "[lints]\nworkspace = false\n", "[features]\nworkspace = true\n"] {
+    for text in ["", "[lints]\n", "[lints]\nworkspace = false\n", "[features]\nworkspace = true\n"]
+    {
         assert!(!has_workspace_lints(text), "{text}");
     }
 }
@@ -97,8 +98,7 @@ fn a_bad_graph_is_found() {
         ("sbs-crypto", "tracing", None, "sbs-crypto uses tracing"),
         ("sbs-extra", "serde", None, "sbs-extra is not in the table"),
     ] {
-        let dependency =
-            Dependency { kind: kind.map(str::to_owned), name: dependency.to_owned() };
+        let dependency = Dependency { kind: kind.map(str::to_owned), name: dependency.to_owned() };
         let package = Package {
             dependencies: vec![dependency],
             manifest_path: PathBuf::new(),

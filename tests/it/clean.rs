@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sbs_crypto::random_bytes;
-use sbs_tests::{World, wait_until};
-
-use crate::processes;
+use sbs_tests::{World, processes, wait_until};
 
 #[test]
 fn clean_ends_every_process_of_the_build_before_it_answers() -> Result<()> {

@@ -207,7 +207,8 @@ fn fails(world: &World, reason: &str) -> Result<String> {
     let log = api.log()?;
     assert_eq!(waited.code, 1, "{}\n{status}\n{log}", waited.text());
     let told = status.strip_prefix("exiting due to a non-zero return value: ");
-    let (code, command) = told.and_then(|told| told.split_once(", cmd: ")).context(status.clone())?;
+    let (code, command) =
+        told.and_then(|told| told.split_once(", cmd: ")).context(status.clone())?;
     assert_ne!(code.parse::<i32>()?, 0, "{status}");
     assert!(!command.trim().is_empty(), "{status}");
     assert!(log.contains(reason), "the log does not hold `{reason}`; {status}\n{log}");

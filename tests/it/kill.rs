@@ -7,9 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use sbs_crypto::random_bytes;
 use sbs_proto::Progress;
-use sbs_tests::{Api, World, judge, program, wait_until};
-
-use crate::processes;
+use sbs_tests::{Api, World, judge, processes, program, wait_until};
 
 #[test]
 fn in_fetch() -> Result<()> {

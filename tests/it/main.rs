@@ -6,6 +6,5 @@ mod failures;
 mod kill;
 mod mtls;
 mod parts;
-mod processes;
 mod whole_path;
 mod wire;

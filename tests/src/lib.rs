@@ -20,6 +20,7 @@ mod https_git;
 pub mod judge;
 mod parts;
 mod process;
+pub mod processes;
 mod registry;
 mod repository;
 mod sbs;

@@ -291,7 +291,7 @@ mod tests {
             (json!({"GITHUB_URL": "file:///etc"}), "GITHUB_URL"),
             (json!({"ARG": {"LD_PRELOAD": "x"}}), "ARG"),
             (json!({"DOCKERFILE_PATH": "../x"}), "DOCKERFILE_PATH"),
-            (json!({"DOCKER_REPO": "NS/app"}), "DOCKER_REPO"),
+            (json!({"docker_repo": "NS/app"}), "DOCKER_REPO"),
             (json!({"SECRET": "short"}), "SECRET"),
         ] {
             let error = made(&changes).unwrap_err();

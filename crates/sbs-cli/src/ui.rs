@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sbs_client::{Event, Shown, is_deceptive};
 use sbs_proto::route;
 use serde_json::Value;
+use thiserror::Error;
 
 use crate::args::{Format, Verbosity};
 use crate::error::{CommandError, Kind};
@@ -146,9 +147,15 @@ fn to_json(mut json: Value) -> String {
 fn written(result: io::Result<()>) -> Result<(), CommandError> {
     result.map_err(|error| {
         let closed = error.kind() == io::ErrorKind::BrokenPipe;
-        CommandError::new(if closed { Kind::Closed } else { Kind::Config }, error)
+        let kind = if closed { Kind::Closed } else { Kind::Config };
+        CommandError::new(kind, WriteResultError(error))
     })
 }
+
+/// The standard output took no more.
+#[derive(Debug, Error)]
+#[error("cannot write the result")]
+struct WriteResultError(#[source] io::Error);
 
 fn seconds(time: Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())

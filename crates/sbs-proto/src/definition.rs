@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn the_state_secrets_are_read_apart() {
         let mut members = body();
-        assert!(parse_state_secret(&members).is_ok());
+        parse_state_secret(&members).unwrap();
         assert!(parse_new_state_secret(&members).unwrap().is_none());
         members.insert(key::NEW_SECRET, "1");
         assert_eq!(

@@ -173,6 +173,6 @@ mod tests {
         let read: BuildRecord = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(read, record());
         json.as_object_mut().unwrap().remove("image");
-        assert!(serde_json::from_value::<BuildRecord>(json).is_err());
+        serde_json::from_value::<BuildRecord>(json).unwrap_err();
     }
 }

@@ -126,9 +126,9 @@ mod tests {
         let reply: PublicKeyReply =
             serde_json::from_str(r#"{"x":1,"public_key_pem":"p","build_name":"b"}"#).unwrap();
         assert_eq!(reply.build_name, "b");
-        assert!(serde_json::from_str::<PublicKeyReply>(r#"{"build_name":"b"}"#).is_err());
-        assert!(serde_json::from_str::<ManifestReply>(r#"{"manifest_name":"m"}"#).is_err());
-        assert!(serde_json::from_str::<LogReply>(r#"{"log":1}"#).is_err());
+        serde_json::from_str::<PublicKeyReply>(r#"{"build_name":"b"}"#).unwrap_err();
+        serde_json::from_str::<ManifestReply>(r#"{"manifest_name":"m"}"#).unwrap_err();
+        serde_json::from_str::<LogReply>(r#"{"log":1}"#).unwrap_err();
         let error: ErrorReply = serde_json::from_str(r#"{"status":"busy"}"#).unwrap();
         assert_eq!(error.code, "");
     }

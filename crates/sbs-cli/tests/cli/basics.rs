@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::place::Place;
+use crate::place::{Place, Run};
 
 #[test]
 fn help_tells_a_stranger_what_each_command_does() {
@@ -146,17 +146,18 @@ fn nothing_is_asked_of_a_server_if_the_configuration_is_incomplete() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
-    let place = Place::with_certificates(1);
-    let mut child = place
-        .command(env!("CARGO_BIN_EXE_sbs"))
-        .args(["--env", "env.json", "instance-env"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(!String::from_utf8(output.stderr).unwrap().contains("error"));
+fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is_one() {
+    let place = Place::new();
+    let run = |stdout: Stdio| {
+        let mut command = place.command(env!("CARGO_BIN_EXE_sbs"));
+        Run::of(&command.arg("version").stdout(stdout).output().unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = run(writer.into());
+    assert_eq!((closed.code, closed.stderr.as_str()), (0, ""));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = run(full.into());
+    assert_eq!(full.code, 2);
+    assert!(full.stderr.starts_with("error: cannot write the result: No space left"), "{full:?}");
 }

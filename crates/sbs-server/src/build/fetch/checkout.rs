@@ -24,6 +24,8 @@ pub(super) struct Tree {
     pub(super) files: u64,
     /// The submodules: the path and the commit that belongs there.
     pub(super) gitlinks: Vec<(Vec<u8>, CommitId)>,
+    /// The size of the largest file.
+    pub(super) largest: u64,
     /// The size of `.gitmodules`, if it is a regular file.
     pub(super) modules_bytes: Option<u64>,
 }
@@ -96,6 +98,10 @@ impl<'a> Budget<'a> {
     /// Takes what a tree needs.
     fn take(&mut self, tree: &Tree) -> Result<(), FetchFault> {
         let over = |limit, unit| move || FetchFault::OverLimit { limit, unit };
+        let largest = self.limits.max_file_bytes;
+        if tree.largest > largest {
+            return Err(FetchFault::OverLimit { limit: largest, unit: "bytes in one file" });
+        }
         let files = self.files.checked_sub(tree.files);
         self.files = files.ok_or_else(over(self.limits.max_files, "files and directories"))?;
         let bytes = self.bytes.checked_sub(tree.bytes);
@@ -118,6 +124,7 @@ impl Tree {
             let size = if kind == "blob" { size.parse().ok()? } else { 0 };
             tree.files += 1;
             tree.bytes = tree.bytes.checked_add(size)?;
+            tree.largest = tree.largest.max(size);
             if kind == "commit" {
                 tree.gitlinks.push((path.to_owned(), CommitId::parse(id).ok()?));
             }
@@ -222,6 +229,7 @@ mod tests {
             bytes: 15,
             files: 4,
             gitlinks: vec![(b"m".to_vec(), id)],
+            largest: 12,
             modules_bytes: Some(12),
         };
         assert_eq!(Tree::parse(listing.as_bytes()), Some(expected));
@@ -242,6 +250,10 @@ mod tests {
         let mut budget = Budget::new(&limits);
         budget.take(&tree(10, 2)).unwrap();
         assert!(budget.take(&tree(0, 1)).is_err());
+        let limits = FetchLimits { max_file_bytes: 3, ..FetchLimits::default() };
+        let tree = |largest| Tree { largest, ..Tree::default() };
+        assert!(Budget::new(&limits).take(&tree(3)).is_ok());
+        assert!(Budget::new(&limits).take(&tree(4)).is_err());
     }
 
     #[test]

@@ -213,7 +213,9 @@ impl<'a> Git<'a> {
         let mut tool = Tool::new("prlimit")
             .arg(format!("--fsize={}", self.limits.max_file_bytes))
             .arg(format!("--data={MAX_MEMORY_BYTES}"))
-            .args(["--core=0", "--", "git"]);
+            .args(["--core=0", "--"])
+            // A write over the limit fails with a reason instead of ending git without a word.
+            .args(["env", "--ignore-signal=XFSZ", "git"]);
         for setting in CONFIGURATION {
             tool = tool.args(["-c", setting]);
         }

@@ -153,13 +153,12 @@ fn is_passing(text: &str) -> bool {
 }
 
 /// Lower-case parts of what git 2.39 to 2.47, OpenSSH 9, curl and the large hosts say.
-const SAYINGS: [(&str, Verdict); 36] = [
+const SAYINGS: [(&str, Verdict); 35] = [
     ("couldn't find remote ref", Verdict::MissingReference),
     ("mismatched algorithms", Verdict::ObjectFormat),
     ("unadvertised object", Verdict::Unadvertised),
     ("not our ref", Verdict::Unadvertised),
     ("fsck error", Verdict::Unsound),
-    ("died of signal 25", Verdict::TooLarge),
     ("file too large", Verdict::TooLarge),
     ("out of memory", Verdict::TooLarge),
     ("remote host identification has changed", Verdict::Peer(PeerFault::HostKeyChanged)),

@@ -296,7 +296,8 @@ async fn g1_what_git_would_read_as_an_option_is_never_run() {
     let (server, origin) = (SshServer::start(), Origin::new());
     origin.commit_files("main", &[("f", "1")]);
     let job = Job::new();
-    let canary = job.root.path().join("canary");
+    let directory = tempfile::Builder::new().prefix("canary").tempdir().unwrap();
+    let canary = directory.path().join("canary");
     // Neither type lets such a text in (`sbs-proto`); what gets near it is inert.
     assert!(GitReference::parse(&format!("--upload-pack=touch {}", canary.display())).is_err());
     for reference in [format!("x;touch${{IFS}}{}", canary.display()), "x`touch`y".to_owned()] {
@@ -648,6 +649,11 @@ async fn g10_a_repository_over_a_limit_is_refused() {
     for (limits, expected) in [
         (limits, None),
         (FetchLimits { max_bytes: 1_999_999, ..limits }, Some("1999999 bytes in files")),
+        (
+            FetchLimits { max_file_bytes: 999_999, ..limits },
+            // The noise does not compress: the transfer is larger than the file.
+            Some("999999 bytes in a transfer"),
+        ),
         (FetchLimits { max_files: 1, ..limits }, Some("1 files and directories")),
         (FetchLimits { max_file_bytes: 500_000, ..limits }, Some("500000 bytes in a transfer")),
     ] {

@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 
 /// Returns the command lines of the processes that have `word` among their arguments.
-pub(crate) fn with_argument(word: &str) -> Result<Vec<String>> {
+pub fn with_argument(word: &str) -> Result<Vec<String>> {
     let mut found = all()?;
     found.retain(|process| process.line.split('\0').any(|argument| argument == word));
     Ok(found.into_iter().map(|process| process.line.replace('\0', " ")).collect())
 }
 
 /// Returns the command lines of the processes that work below `directory`, or name it.
-pub(crate) fn of_directory(directory: &Path) -> Result<Vec<String>> {
+pub fn of_directory(directory: &Path) -> Result<Vec<String>> {
     let mut found = all()?;
     let name = directory.to_string_lossy().into_owned();
     found.retain(|process| process.line.contains(&name) || process.places.contains(&name));
