@@ -20,7 +20,7 @@ fn clean_ends_every_process_of_the_build_before_it_answers() -> Result<()> {
     world.sbs.ok(&["init"])?;
     let api = world.api()?;
     api.start_build()?;
-    wait_until("two sleeping processes", Duration::from_secs(60), || {
+    wait_until("two sleeping processes", Duration::from_mins(1), || {
         let found = processes::with_argument(&seconds.to_string())?;
         anyhow::ensure!(
             api.status()?.status.progress() == sbs_proto::Progress::Running,

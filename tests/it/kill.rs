@@ -64,7 +64,7 @@ fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()>
     world.sbs.ok(&["init"])?;
     let api = world.api()?;
     api.start_build()?;
-    wait_until(&format!("a moment after `{after}`"), Duration::from_secs(120), || {
+    wait_until(&format!("a moment after `{after}`"), Duration::from_mins(2), || {
         if now(&world, &api)? {
             return Ok(Some(()));
         }
@@ -101,9 +101,8 @@ fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()>
     let file = world.parts.path().join(format!("{name}.sig.tbz"));
     fs::write(&file, bytes)?;
     judge::openssl_manifest(&file, &api.public_key()?)?;
-    let record = judge::python_manifest(&file)?.record;
-    let key = record["image"]["public_key_pem"].as_str().context("no image key")?;
-    let tags = judge::every_tag_is_signed(&world.parts.registry, key)?;
+    let manifest = judge::python_manifest(&file)?;
+    let tags = judge::every_tag_is_signed(&world.parts.registry, manifest.image_key()?)?;
     assert!(tags.contains(&tag), "{tags:?}");
     assert!(tags_then.iter().all(|tag| tags.contains(tag)), "{tags_then:?} {tags:?}");
     Ok(())

@@ -43,7 +43,8 @@ fn a_registry_that_was_stopped_starts_again_with_what_it_held() -> Result<()> {
     let mut parts = Parts::start()?;
     let host = parts.registry.host();
     parts.registry.stop();
-    assert!(parts.registry.tags("base/busybox").is_err());
+    let stopped = parts.registry.tags("base/busybox");
+    assert!(stopped.is_err(), "it answers: {stopped:?}");
     parts.registry.start_again()?;
     assert_eq!(parts.registry.host(), host);
     assert_eq!(parts.registry.tags("base/busybox")?, ["1"]);

@@ -140,4 +140,4 @@ impl Api {
     }
 }
 
-const BUILD_LIMIT: Duration = Duration::from_secs(180);
+const BUILD_LIMIT: Duration = Duration::from_mins(3);

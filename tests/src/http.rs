@@ -46,7 +46,7 @@ impl Http {
             .https_only(true)
             .no_proxy()
             .redirect(Policy::none())
-            .timeout(Duration::from_secs(60));
+            .timeout(Duration::from_mins(1));
         if let Some(identity) = identity {
             builder = builder.identity(Identity::from_pem(identity.as_bytes())?);
         }

@@ -52,6 +52,13 @@ pub struct Entry {
     pub time: i64,
 }
 
+impl Manifest {
+    /// Returns the key (PEM) that the record says the image was signed with.
+    pub fn image_key(&self) -> Result<&str> {
+        self.record["image"]["public_key_pem"].as_str().context("the record has no image key")
+    }
+}
+
 /// Has Python read a manifest: its two members, their names, and what the inner archive holds.
 ///
 /// An entry that is not sorted, not plain or not inside the archive is an error.
@@ -118,7 +125,7 @@ pub fn every_tag_is_signed(registry: &Registry, key_pem: &str) -> Result<Vec<Str
 /// Returns the tags that are not those of signatures.
 pub fn image_tags(registry: &Registry) -> Result<Vec<String>> {
     let mut tags = registry.tags(World::REPOSITORY)?;
-    tags.retain(|tag| !(tag.starts_with("sha256-") && tag.ends_with(".sig")));
+    tags.retain(|tag| !tag.starts_with("sha256-"));
     Ok(tags)
 }
 

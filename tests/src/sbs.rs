@@ -16,10 +16,10 @@ pub struct Sbs {
 
 impl Sbs {
     /// Writes a configuration file into `directory`, which must not exist yet.
-    pub fn new(directory: &Path, config: Map<String, Value>) -> Result<Self> {
+    pub fn new(directory: &Path, config: &Map<String, Value>) -> Result<Self> {
         fs::create_dir(directory)?;
         let sbs = Self { directory: directory.to_owned() };
-        sbs.save(&config)?;
+        sbs.save(config)?;
         Ok(sbs)
     }
 

@@ -64,7 +64,7 @@ impl TestServer {
         command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         let log = self.setup.directory.join("server.log");
         let mut daemon = Daemon::spawn("sbs-server", &mut command, &log)?;
-        self.address = wait_until("the server's address", Duration::from_secs(60), || {
+        self.address = wait_until("the server's address", Duration::from_mins(1), || {
             daemon.ensure_running()?;
             let text = fs::read_to_string(&address).unwrap_or_default();
             let address = text.trim().parse().ok();

@@ -63,12 +63,12 @@ impl SshGit {
         self.directory.join("other-user-key")
     }
 
-    /// Returns the line of known_hosts that pins this server's key.
+    /// Returns the line of `known_hosts` that pins this server's key.
     pub fn known_hosts(&self) -> Result<String> {
         self.known_hosts_with("host-key.pub")
     }
 
-    /// Returns a line of known_hosts that pins another key for this server.
+    /// Returns a line of `known_hosts` that pins another key for this server.
     pub fn wrong_known_hosts(&self) -> Result<String> {
         self.known_hosts_with("other-host-key.pub")
     }

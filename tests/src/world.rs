@@ -13,7 +13,7 @@ pub struct World {
     // In the order of their end: the server first, the directory, which is in the parts, last.
     /// The server.
     pub server: TestServer,
-    /// The command line, configured with everything but GITHUB_URL.
+    /// The command line, configured with everything but `GITHUB_URL`.
     pub sbs: Sbs,
     /// What the server works with.
     pub parts: Parts,
@@ -91,7 +91,7 @@ impl World {
         }) else {
             anyhow::bail!("no object");
         };
-        Sbs::new(&parts.path().join("client"), config)
+        Sbs::new(&parts.path().join("client"), &config)
     }
 
     /// Makes a repository on the ssh server with these files, in one commit, and configures it.

@@ -31,7 +31,9 @@ fn forbidden_words() -> Result<()> {
             Err(_) => Vec::new(),
         })
         .collect::<Vec<_>>();
-    found.iter().for_each(|line| say(line));
+    for line in &found {
+        say(line);
+    }
     ensure!(found.is_empty(), "{} forbidden words", found.len());
     Ok(())
 }

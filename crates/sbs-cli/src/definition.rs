@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::{Definition, Members, ParseDefinitionError, RuntimeType, key};
+use sbs_proto::{Definition, Members, ParseDefinitionError, RuntimeType, key, parse_state_secret};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -30,6 +30,7 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
     members.insert(key::BASE_REPO_PUBLIC_KEY, base_key.unwrap_or_default());
     check_missing(config, &members)?;
     Definition::parse(&members)?;
+    parse_state_secret(&members)?;
     Ok(members)
 }
 

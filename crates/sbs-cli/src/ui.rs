@@ -97,9 +97,11 @@ impl Ui {
     /// Shows what the client does: the progress of a download, and with -v each request.
     pub(crate) fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Received { bytes, route: route::MANIFEST, total: Some(total) } => {
+            Event::Received { bytes, route: route::MANIFEST, total } => {
                 self.bar.set_message("downloading");
-                self.bar.set_length(*total);
+                if let Some(total) = total {
+                    self.bar.set_length(*total);
+                }
                 self.bar.set_position(*bytes);
             }
             Event::Ended { elapsed, method, route, status } => {

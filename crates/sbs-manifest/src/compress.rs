@@ -220,7 +220,7 @@ mod tests {
     fn bytes_after_the_last_stream_are_no_end() {
         let archive = packed(b"content", 7);
         for garbage in [&b"\0"[..], b"B", b"garbage after the end"] {
-            assert!(unpacked(&[&archive, garbage].concat(), &Limits::default()).is_err());
+            unpacked(&[&archive, garbage].concat(), &Limits::default()).unwrap_err();
         }
         let cut = archive.len() - 1;
         assert_eq!(

@@ -47,6 +47,7 @@ mod manifest;
 mod pack;
 mod path;
 mod pax;
+mod report;
 mod signature;
 mod source;
 mod unpack;
@@ -54,7 +55,6 @@ mod weakness;
 mod writer;
 
 // The public interface:
-pub use crate::check::{Check, CheckError, CheckName, Outcome, Report};
 pub use crate::envelope::{ReadManifestError, UnverifiedManifest, VerifyManifestError};
 pub use crate::header::EntryKind;
 pub use crate::layout::LayoutError;
@@ -62,6 +62,7 @@ pub use crate::limits::Limits;
 pub use crate::manifest::{Entries, Entry, Manifest, ReadEntryError};
 pub use crate::pack::WriteManifestError;
 pub use crate::path::{EntryPath, ParseEntryPathError};
+pub use crate::report::{Check, CheckError, CheckName, Outcome, Report};
 pub use crate::signature::{ManifestSignature, ParseSignatureError, sign};
 pub use crate::source::SourceError;
 pub use crate::unpack::{ArchiveTooLarge, Compatibility, UnpackError};

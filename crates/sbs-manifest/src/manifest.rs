@@ -84,6 +84,7 @@ impl<S: Read + Seek> Manifest<S> {
         Ok(Entries {
             unpacker: Unpacker::new(archive, self.compatibility, &self.limits),
             layout: Layout::new(self.compatibility, self.limits.entries),
+            refused: false,
         })
     }
 
@@ -135,19 +136,17 @@ impl<S> fmt::Debug for Manifest<S> {
 pub struct Entries<'a, S> {
     unpacker: Unpacker<Unpacked<Take<&'a mut S>>>,
     layout: Layout,
+    refused: bool,
 }
 
 impl<'a, S: Read> Entries<'a, S> {
     /// Goes to the next entry.
     ///
-    /// Once it returned `None`, every entry was there, in its place, and nothing followed.
+    /// Once it returned `None`, every entry was there, in its place, and nothing followed. Once it
+    /// failed, it fails: a caller cannot go on behind what was refused.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 'a, S>>, ReadEntryError> {
-        let Some(head) = self.unpacker.next_head()? else {
-            self.layout.finish()?;
-            return Ok(None);
-        };
-        self.layout.accept(&head)?;
-        Ok(Some(Entry { head, content: &mut self.unpacker }))
+        let head = self.next_head()?;
+        Ok(head.map(|head| Entry { head, content: &mut self.unpacker }))
     }
 
     /// Returns what was seen so far that the manifest does not prove.
@@ -157,16 +156,27 @@ impl<'a, S: Read> Entries<'a, S> {
 
     fn find(&mut self, name: &'static str, max: u64) -> Result<Entry<'_, 'a, S>, ReadEntryError> {
         loop {
-            let Some(head) = self.unpacker.next_head()? else {
-                return Err(LayoutError::Missing(name).into());
-            };
-            self.layout.accept(&head)?;
+            let head = self.next_head()?.ok_or(LayoutError::Missing(name))?;
             if head.path.as_bytes() == name.as_bytes() {
                 let entry = Entry { head, content: &mut self.unpacker };
                 entry.within(max)?;
                 return Ok(entry);
             }
         }
+    }
+
+    fn next_head(&mut self) -> Result<Option<Head>, ReadEntryError> {
+        if self.refused {
+            return Err(ReadEntryError::Refused);
+        }
+        self.refused = true;
+        let head = self.unpacker.next_head()?;
+        match &head {
+            Some(head) => self.layout.accept(head)?,
+            None => self.layout.finish()?,
+        }
+        self.refused = false;
+        Ok(head)
     }
 }
 
@@ -261,6 +271,10 @@ pub enum ReadEntryError {
     /// The build record does not parse.
     #[error("`data/build.json` does not parse")]
     Record(#[source] serde_json::Error),
+
+    /// An entry before was refused, and everything behind it is.
+    #[error("inner archive was refused before")]
+    Refused,
 
     /// The place where the inner archive was kept cannot be read.
     #[error("inner archive cannot be read from where it was kept")]

@@ -98,6 +98,6 @@ mod tests {
         ] {
             assert_eq!(ManifestSignature::parse(text), Err(expected), "{}", text.escape_ascii());
         }
-        assert!(ManifestSignature::parse(&[b'a'; MAX_DIGITS]).is_ok());
+        ManifestSignature::parse(&[b'a'; MAX_DIGITS]).unwrap();
     }
 }

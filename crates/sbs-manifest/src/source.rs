@@ -286,3 +286,50 @@ impl<'a> Item<'a> {
 }
 
 const COPY_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
+    #[test]
+    fn reads_tree_and_time_of_a_commit() {
+        let commit = format!(
+            "tree {TREE}\nparent {TREE}\nauthor committer <c> 1 +0000\n\
+             committer A > 7 U <a@b> 1700000000 -0130\ngpgsig x\n committer y 2 +0000\n\nmessage\n"
+        );
+        let facts = CommitFacts::parse(commit.as_bytes()).unwrap();
+        assert_eq!((facts.tree.as_str(), facts.time), (TREE, 1_700_000_000));
+        let before_1970 = format!("tree {TREE}\ncommitter A <a> -5 +0000\n\n");
+        assert_eq!(CommitFacts::parse(before_1970.as_bytes()).unwrap().time, -5);
+    }
+
+    #[test]
+    fn what_is_no_commit_has_no_facts() {
+        for commit in [
+            String::new(),
+            "\n".to_owned(),
+            format!("tree {TREE}\n"),
+            format!("tree {TREE}\n\ncommitter A <a> 1 +0000\n"),
+            format!("\ntree {TREE}\ncommitter A <a> 1 +0000\n"),
+            format!("tree {}\ncommitter A <a> 1 +0000\n", "x".repeat(40)),
+            format!("tree {TREE}\ncommitter A <a> now +0000\n"),
+            format!("committer A <a> 1 +0000\ntree {TREE}\n"),
+        ] {
+            assert_eq!(CommitFacts::parse(commit.as_bytes()), None, "{commit:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_listing_is_the_empty_tree() {
+        assert_eq!(root_tree(b"", ObjectFormat::Sha1).unwrap().as_str(), TREE);
+    }
+
+    #[test]
+    fn an_empty_tree_needs_no_directory() {
+        let listing = format!("040000 tree {TREE}\tempty\0").into_bytes();
+        let proof = SourceProof::new(listing, ObjectFormat::Sha1);
+        assert!(proof.finish().unwrap().is_empty());
+    }
+}

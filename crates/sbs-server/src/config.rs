@@ -66,7 +66,7 @@ pub(crate) struct GitSettings {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) time_limit_seconds: u64,
     pub(crate) max_mib: u64,
-    pub(crate) max_files: usize,
+    pub(crate) max_files: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -79,9 +79,13 @@ impl<'a> ByHand<'a> {
         let (name, bytes) = api.manifest()?;
         let file = directory.join(format!("{name}.sig.tbz"));
         fs::write(&file, bytes)?;
-        let engine = judge::python_manifest(&file)?.record["engine"].take();
+        let engine = judge::python_manifest(&file)?.record;
         let text = |key: &str| {
-            engine[key].as_str().map(str::to_owned).with_context(|| format!("no {key}"))
+            engine
+                .pointer(&format!("/engine/{key}"))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .with_context(|| format!("no {key}"))
         };
         let isolation = match text("isolation")? {
             oci if oci.contains("crun") => vec!["--isolation", "oci", "--runtime", "crun"],

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read as _, Write as _};
 use std::process::Command;
 use std::sync::OnceLock;
 

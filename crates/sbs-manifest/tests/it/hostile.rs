@@ -2,7 +2,7 @@
 
 use std::io::{self, Cursor};
 
-use sbs_manifest::{Compatibility, Limits, UnverifiedManifest, sign};
+use sbs_manifest::{Compatibility, Limits, ReadEntryError, UnverifiedManifest, sign};
 use sbs_proto::ManifestName;
 use tar::Header;
 
@@ -190,6 +190,18 @@ fn s16_the_entries_are_those_of_a_manifest() {
             "`git/Dockerfile` is out of order",
         ),
     ]);
+}
+
+#[test]
+fn nobody_goes_on_behind_a_refused_entry() {
+    let hostile = [entry(b"git/y", b'2', b""), entry(b"git/z", b'0', b"")];
+    let archive = sealed(&name(), &compress(&Inner::good().with(hostile).tar()));
+    let mut manifest = open(&archive).unwrap();
+    let mut entries = manifest.entries().unwrap();
+    while entries.next_entry().is_ok() {}
+    for _ in 0..3 {
+        assert!(matches!(entries.next_entry(), Err(ReadEntryError::Refused)));
+    }
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn write_files(top: &Path, project: &Project) {
             Node::Link(target) => symlink(std::str::from_utf8(target).unwrap(), path).unwrap(),
             Node::Executable(content) => {
                 std::fs::write(&path, content).unwrap();
-                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             }
             Node::File(content) | Node::Submodule(content) => {
                 std::fs::write(path, content).unwrap();

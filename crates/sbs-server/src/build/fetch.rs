@@ -58,7 +58,7 @@ pub(crate) struct GitTrust {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// Which ssh host keys are believed; both name a file of the known_hosts format of sshd(8).
+/// Which ssh host keys are believed; both name a file of the `known_hosts` format of sshd(8).
 #[derive(Clone, Debug)]
 pub(crate) enum HostKeys {
     /// The first key that a host shows is believed and added to the file; another one never is.
@@ -85,11 +85,11 @@ pub(crate) struct FetchLimits {
 impl Default for FetchLimits {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(120),
+            idle: Duration::from_mins(2),
             max_bytes: 4 << 30,
             max_files: 500_000,
             max_file_bytes: 2 << 30,
-            time: Duration::from_secs(30 * 60),
+            time: Duration::from_mins(30),
         }
     }
 }

@@ -1,29 +1,39 @@
 //! The steps of a build, in their order. Each step takes what only the step before can make.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sbs_proto::{BuildName, BuildStatus, Credentials, Definition, ImageTag, StatusText, Step};
+use sbs_proto::{
+    BuildName, BuildRecord, BuildStatus, Credentials, Definition, ImageRecord, ImageTag,
+    ParseNameError, RECORD_SCHEMA, StatusText, Step,
+};
 use sbs_state::DefinitionKeys;
 use thiserror::Error;
 use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::bases::{ResolvedBase, resolve_bases};
+use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
 use crate::build::engine::{BuildRequest, Buildah, Built, EngineSettings, ProbeEngineError};
 use crate::build::failure::{Failure, StepError, chain};
 use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched, GitTrust, HostKeys};
 use crate::build::log::{BuildLog, Masks};
 use crate::build::publish::publish;
-use crate::build::record::{self, Packed};
+use crate::build::record::{self, PackRequest};
 use crate::build::sign::{self, Tagged};
 use crate::clock::Clock;
 use crate::config::{NetworkSetting, Settings};
 use crate::core::builds::BuildFiles;
-use crate::registry::{RegistryClient, RegistryTrust};
+use crate::registry::{
+    Limits, MakeRegistryClientError, RegistryClient, RegistryError, RegistryTrust,
+};
 use crate::store::{Store, remove_directory};
 use crate::tool::Network;
 
@@ -81,12 +91,6 @@ impl Stopped {
     }
 }
 
-impl<E: StepError> From<E> for Stopped {
-    fn from(error: E) -> Self {
-        let Failure { code, command, return_code } = error.failure();
-        Self { code, command, return_code }
-    }
-}
 
 impl Environment {
     /// Prepares what builds need: looks at the engine, reads the settings' files.
@@ -109,7 +113,7 @@ impl Environment {
             None => HostKeys::FirstUse(git.join("known_hosts")),
         };
         let git = GitTrust { known_hosts, ca_file: settings.git.ca_file.clone() };
-        let registry = RegistryClient::new(registry_trust(&settings)?)?;
+        let registry = RegistryClient::new(&registry_trust(&settings)?, Limits::default())?;
         Ok(Self { clock, settings, bases, engine, git, registry })
     }
 }
@@ -149,3 +153,330 @@ pub(crate) async fn run(
     }
     result
 }
+
+fn open_log(environment: &Environment, job: &Job) -> Result<BuildLog, Stopped> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(job.files.log());
+    let file = file.map_err(|source| {
+        // There is no log to tell it to.
+        tracing::error!(%source, "the build log cannot be written");
+        let error = LocalError { what: "the build log", source };
+        let Failure { code, command, return_code } = error.failure();
+        Stopped { code, command, return_code }
+    })?;
+    let limit = environment.settings.build.log_limit_mib.saturating_mul(1024 * 1024);
+    Ok(BuildLog::new(file, environment.clock, masks(&job.definition), limit))
+}
+
+/// Returns the values of the definition that must not show in the log.
+fn masks(definition: &Definition) -> Masks {
+    let mut masks = Masks::default();
+    let credentials = |masks: &mut Masks, credentials: &Credentials| {
+        masks.add(credentials.password.expose(), "<PASSWORD>");
+    };
+    credentials(&mut masks, &definition.push_credentials);
+    if let Some(base) = &definition.base.credentials {
+        credentials(&mut masks, base);
+    }
+    if let Some(key) = &definition.source.key {
+        masks.add(key.expose(), "<GITHUB_KEY>");
+    }
+    if let Some((user, password)) = definition.source.url.credentials() {
+        // A token can stand in either place.
+        masks.add(password.expose(), "<PASSWORD>");
+        masks.add(user, "<USERNAME>");
+    }
+    masks
+}
+
+async fn steps(
+    environment: &Environment,
+    job: &Job,
+    log: &BuildLog,
+    report: &(dyn Fn(StatusText) + Sync),
+) -> Result<Recorded, Stopped> {
+    let done = |step| report(StatusText::done(step));
+    clean(job, log).map_err(|error| stop(log, error))?;
+    done(Step::CleanedUp);
+    let fetched = fetch(environment, job, log).await?;
+    done(Step::GithubCloned);
+    let (built, bases) = build(environment, job, &fetched, log).await?;
+    done(Step::ImageBuilt);
+    let tagged = release(environment, job, &fetched, &built, log).await?;
+    done(Step::ImagePushed);
+    let recorded = keep(environment, job, Evidence { fetched, built, bases, tagged }, log).await?;
+    done(Step::Success);
+    Ok(recorded)
+}
+
+/// Makes the empty directories that the build works in.
+fn clean(job: &Job, log: &BuildLog) -> Result<(), LocalError> {
+    let at = |source| LocalError { what: "the work directory", source };
+    log.info(&format!(
+        "cleaning up the local github repo and the github access credential; github_dir={}",
+        job.definition.source.url.repository_name()
+    ));
+    remove_directory(&job.work).map_err(at)?;
+    for name in [SOURCE, SCRATCH, LAYOUT] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(job.work.join(name))
+            .map_err(at)?;
+    }
+    Ok(())
+}
+
+async fn fetch(
+    environment: &Environment,
+    job: &Job,
+    log: &BuildLog,
+) -> Result<Fetched, Stopped> {
+    let settings = &environment.settings.git;
+    let defaults = FetchLimits::default();
+    let limits = FetchLimits {
+        max_bytes: settings.max_mib.saturating_mul(1024 * 1024),
+        max_files: settings.max_files,
+        time: Duration::from_secs(settings.time_limit_seconds),
+        ..defaults
+    };
+    let request = FetchRequest {
+        source: &job.definition.source,
+        directory: &job.work.join(SOURCE),
+        trust: &environment.git,
+        limits: &limits,
+    };
+    let fetched = fetch::fetch(&request, log, &job.cancel).await;
+    let fetched = fetched.map_err(|error| stop(log, error))?;
+    record::check_source(&fetched).map_err(|error| stop(log, error))?;
+    log.info(&format!("commit {}", fetched.record.commit));
+    Ok(fetched)
+}
+
+/// Resolves the images that the Dockerfile names, then builds on what they were resolved to.
+async fn build(
+    environment: &Environment,
+    job: &Job,
+    fetched: &Fetched,
+    log: &BuildLog,
+) -> Result<(Built, Vec<ResolvedBase>), Stopped> {
+    let definition = &job.definition;
+    let recipe = &definition.recipe;
+    let text = dockerfile::load(&fetched.work_tree, recipe).map_err(|error| stop(log, error))?;
+    let plan = dockerfile::plan(&text, &recipe.arguments, &definition.base.server)
+        .map_err(|error| stop(log, error))?;
+    for warning in plan.warnings() {
+        log.warning(warning);
+    }
+    let sources = BaseSources {
+        cache: &environment.bases,
+        registry: &definition.base,
+        client: &environment.registry,
+        log,
+    };
+    let bases = resolve_bases(plan.images(), sources, &job.cancel).await;
+    let bases = bases.map_err(|error| stop(log, error))?;
+    for base in &bases {
+        let imported = environment.engine.import_base(base, log, &job.cancel).await;
+        imported.map_err(|error| stop(log, error))?;
+    }
+    let resolved = plan.rewrite(|reference| {
+        // Every image of the plan was resolved; a name that is not there fails the build.
+        let base = bases.iter().find(|base| base.reference == *reference);
+        base.map_or_else(|| reference.to_string(), local_name)
+    });
+    let request = BuildRequest {
+        dockerfile: &resolved,
+        epoch: fetched.record.commit_time,
+        output: &job.work.join(LAYOUT),
+        recipe,
+        scratch: &job.work.join(SCRATCH),
+        work_tree: &fetched.work_tree,
+    };
+    let built = environment.engine.build(&request, log, &job.cancel).await;
+    Ok((built.map_err(|error| stop(log, error))?, bases))
+}
+
+/// Publishes by digest, signs, reads back, and only then tags.
+async fn release(
+    environment: &Environment,
+    job: &Job,
+    fetched: &Fetched,
+    built: &Built,
+    log: &BuildLog,
+) -> Result<Tagged, Stopped> {
+    let definition = &job.definition;
+    let tag = ImageTag::for_commit(definition.tag_prefix.as_ref(), &fetched.record.commit);
+    let destination = definition.destination.with_tag(tag);
+    let credentials = Some(&definition.push_credentials);
+    let session = environment
+        .registry
+        .for_registry(destination.registry(), credentials, log)
+        .map_err(|error| stop(log, SessionError(error)))?;
+    let (key, cancel) = (job.keys.image(), &job.cancel);
+    let published = publish(built.layout(), built.digest(), &destination, &session, cancel).await;
+    let published = published.map_err(|error| stop(log, error))?;
+    let signed = sign::sign(published, key, &session, cancel).await;
+    let signed = signed.map_err(|error| stop(log, error))?;
+    let confirmed = sign::read_back(signed, &key.verifying_key(), &session, cancel).await;
+    let confirmed = confirmed.map_err(|error| stop(log, error))?;
+    sign::tag(confirmed, &session, cancel).await.map_err(|error| stop(log, error))
+}
+
+/// What the steps before leave for the record.
+struct Evidence {
+    fetched: Fetched,
+    built: Built,
+    bases: Vec<ResolvedBase>,
+    tagged: Tagged,
+}
+
+/// Makes the build record and the manifest.
+async fn keep(
+    environment: &Environment,
+    job: &Job,
+    evidence: Evidence,
+    log: &BuildLog,
+) -> Result<Recorded, Stopped> {
+    let (build_name, record) = describe(environment, job, &evidence).map_err(|e| stop(log, e))?;
+    let image = evidence.tagged.reference().with_digest(evidence.tagged.digest()).to_string();
+    let status =
+        BuildStatus { status: StatusText::done(Step::Success), ..record.status.clone() };
+    log.info(&format!("create manifest: {}; image={image}", build_name.manifest_name()));
+    let packed = {
+        let (build_name, keys) = (build_name.clone(), Arc::clone(&job.keys));
+        let (files, log) = (job.files.clone(), log.clone());
+        tokio::task::spawn_blocking(move || {
+            let request = PackRequest {
+                build_name: &build_name,
+                fetched: &evidence.fetched,
+                files: &files,
+                keys: &keys,
+                record: &record,
+            };
+            let packed = record::pack(&evidence.tagged, &request);
+            packed.map_err(|error| stop(&log, error))
+        })
+        .await
+    };
+    packed.unwrap_or_else(|_panicked| Err(Stopped::panicked()))?;
+    Ok(Recorded { build_name, image, status })
+}
+
+fn describe(
+    environment: &Environment,
+    job: &Job,
+    evidence: &Evidence,
+) -> Result<(BuildName, BuildRecord), NameError> {
+    let Evidence { fetched, built, bases, tagged } = evidence;
+    let reference = tagged.reference();
+    let tag = ImageTag::for_commit(job.definition.tag_prefix.as_ref(), &fetched.record.commit);
+    let now = environment.clock.now();
+    let time = now.format(NAME_TIME).unwrap_or_default();
+    let build_name =
+        BuildName::new(reference.registry().as_str(), reference.repository(), &tag, &time)
+            .map_err(NameError)?;
+    let status = StatusText::done(Step::ImagePushed);
+    let status = BuildStatus::unfinished(&job.definition.build_image_tag, status);
+    let rfc_3339 = |time: OffsetDateTime| {
+        time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default()
+    };
+    let record = BuildRecord {
+        status: status.named(&build_name, &tag),
+        bases: bases.iter().map(|base| base.base.clone()).collect(),
+        engine: built.record().clone(),
+        finished_at: rfc_3339(now),
+        image: ImageRecord {
+            digest: tagged.digest(),
+            public_key_pem: job.keys.image().verifying_key().to_pem(),
+            reference: reference.clone(),
+        },
+        manifest_public_key_pem: job.keys.manifest().verifying_key().to_pem(),
+        schema: RECORD_SCHEMA.to_owned(),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        source: fetched.record.clone(),
+        started_at: rfc_3339(job.started),
+    };
+    Ok((build_name, record))
+}
+
+/// Writes an error to the build log and turns it into what the status says.
+fn stop(log: &BuildLog, error: impl StepError) -> Stopped {
+    log.error(&chain(&error));
+    let Failure { code, command, return_code } = error.failure();
+    Stopped { code, command, return_code }
+}
+
+/// A file of the build's own cannot be read or written.
+#[derive(Debug, Error)]
+#[error("{what} cannot be read or written")]
+struct LocalError {
+    what: &'static str,
+    source: io::Error,
+}
+
+impl StepError for LocalError {
+    fn failure(&self) -> Failure {
+        Failure { code: "storage", command: "prepare the build".to_owned(), return_code: 1 }
+    }
+}
+
+/// The build's name would be too long.
+#[derive(Debug, Error)]
+#[error("registry, repository and tag are together too long for the name of a build")]
+struct NameError(#[source] ParseNameError);
+
+impl StepError for NameError {
+    fn failure(&self) -> Failure {
+        Failure { code: "build_name", command: "create manifest".to_owned(), return_code: 1 }
+    }
+}
+
+/// A session with the registry could not begin.
+#[derive(Debug, Error)]
+#[error("the registry cannot be used")]
+struct SessionError(#[source] RegistryError);
+
+impl StepError for SessionError {
+    fn failure(&self) -> Failure {
+        Failure { code: "registry", command: "docker push".to_owned(), return_code: 1 }
+    }
+}
+
+/// Why builds cannot run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum PrepareError {
+    /// A directory cannot be made.
+    #[error("the directory `{what}` in the data directory cannot be used")]
+    Directory { what: &'static str, source: io::Error },
+
+    /// The build engine does not work.
+    #[error("the build engine does not work")]
+    Engine(#[from] ProbeEngineError),
+
+    /// The authorities for registries cannot be used.
+    #[error("the registry client cannot be set up")]
+    Registry(#[from] MakeRegistryClientError),
+
+    /// The file of the authorities cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    RegistryAuthorities { path: PathBuf, source: io::Error },
+}
+
+fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {
+    let extra_ca_pem = match &settings.registry.ca_file {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path).map_err(|source| PrepareError::RegistryAuthorities {
+            path: path.clone(),
+            source,
+        })?,
+    };
+    Ok(RegistryTrust { extra_ca_pem, token_hosts: settings.registry.token_hosts.clone() })
+}
+
+const SOURCE: &str = "source";
+const SCRATCH: &str = "scratch";
+const LAYOUT: &str = "image";
+const NAME_TIME: &[BorrowedFormatItem<'_>] = format_description!(
+    "[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]"
+);

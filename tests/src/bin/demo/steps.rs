@@ -53,8 +53,7 @@ pub(crate) fn run(kept: &Path) -> Result<()> {
     })?;
     let manifest_key = sbs.file("-public.pem")?;
     let image_key = step("the image's signature, fetched from the registry, by openssl", || {
-        let record = judge::python_manifest(&manifest)?.record;
-        let key = record["image"]["public_key_pem"].as_str().context("no image key")?.to_owned();
+        let key = judge::python_manifest(&manifest)?.image_key()?.to_owned();
         let digest = judge::openssl_image(&parts.registry, &tag, &key)?;
         Ok((key, digest.to_string()))
     })?;

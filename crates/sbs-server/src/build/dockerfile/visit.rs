@@ -74,7 +74,11 @@ impl Visitor<'_> {
     fn instruction(&mut self, instruction: &Instruction<'_>) -> Result<(), PlanError> {
         match instruction {
             Instruction::Add(add) => {
-                self.sources("ADD", &add.options, &add.src)?;
+                self.sources(add.add.span.start, &add.options, &add.src)?;
+                if let Some(flag) = add.options.iter().find(|flag| flag.name.value == "from") {
+                    let what = "the option `--from` of ADD".to_owned();
+                    return Err(self.refuse(flag.span().start, what, "use COPY"));
+                }
                 add.src.iter().try_for_each(|source| self.add_source(source))
             }
             Instruction::Arg(arg) => {
@@ -82,7 +86,7 @@ impl Visitor<'_> {
                 Ok(())
             }
             Instruction::Copy(copy) => {
-                self.sources("COPY", &copy.options, &copy.src)?;
+                self.sources(copy.copy.span.start, &copy.options, &copy.src)?;
                 for flag in copy.options.iter().filter(|flag| flag.name.value == "from") {
                     let from = self.flag_value(flag)?;
                     self.stage_or_image(&from.value, from.span.clone())?;
@@ -170,24 +174,16 @@ impl Visitor<'_> {
         Ok(())
     }
 
-    /// Checks the options of `ADD` or `COPY`, and that no source is a here-document.
+    /// Checks the options of `ADD` or `COPY` at `at`, and that no source is a here-document.
     fn sources(
         &self,
-        instruction: &str,
+        at: usize,
         options: &[Flag<'_>],
         sources: &[Source<'_>],
     ) -> Result<(), PlanError> {
-        for flag in options {
-            self.check_flag(flag)?;
-            if instruction == "ADD" && flag.name.value == "from" {
-                let what = "the option `--from` of ADD".to_owned();
-                return Err(self.refuse(flag.span().start, what, "use COPY"));
-            }
-        }
-        for source in sources {
-            if let Source::HereDoc(document) = source {
-                return Err(self.here_document(document.span.start));
-            }
+        options.iter().try_for_each(|flag| self.check_flag(flag))?;
+        if sources.iter().any(|source| matches!(source, Source::HereDoc(_))) {
+            return Err(self.here_document(at));
         }
         Ok(())
     }

@@ -199,6 +199,12 @@ pub(super) async fn verify(
         other => other?,
     }
     git.run(repository, &["read-tree", commit.as_str()]).await?;
+    // A tree that the index cannot hold as it is, such as one with a name twice, has another id.
+    let tree = format!("{commit}^{{tree}}");
+    let tree = git.output(repository, &["rev-parse", "--verify", &tree], MAX_NAMES_BYTES).await?;
+    if git.output(repository, &["write-tree"], MAX_NAMES_BYTES).await? != tree {
+        return Err(FetchFault::WorkTree);
+    }
     git.run(repository, &["update-index", "--really-refresh"]).await.map_err(differs)?;
     let others = ["ls-files", "-z", "--others"];
     if git.output(repository, &others, MAX_NAMES_BYTES).await.map_err(differs)?.is_empty() {
@@ -252,7 +258,7 @@ mod tests {
         assert!(budget.take(&tree(0, 1)).is_err());
         let limits = FetchLimits { max_file_bytes: 3, ..FetchLimits::default() };
         let tree = |largest| Tree { largest, ..Tree::default() };
-        assert!(Budget::new(&limits).take(&tree(3)).is_ok());
+        Budget::new(&limits).take(&tree(3)).unwrap();
         assert!(Budget::new(&limits).take(&tree(4)).is_err());
     }
 

@@ -193,22 +193,20 @@ const SAYINGS: [(&str, Verdict); 35] = [
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Seek as _};
-
     use super::*;
     use crate::build::log::Masks;
     use crate::clock::Clock;
 
     fn hear(lines: &[&str]) -> (Option<String>, Verdict, String) {
-        let mut file = tempfile::tempfile().unwrap();
-        let writer = file.try_clone().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = file.reopen().unwrap();
         let log = BuildLog::new(writer, Clock::fixed(0), Masks::default(), 10_000);
         let mut ear = Ear::new(&log);
-        lines.iter().for_each(|line| ear.hear(line.as_bytes()));
+        for line in lines {
+            ear.hear(line.as_bytes());
+        }
         let verdict = ear.verdict();
-        let mut text = String::new();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
         (ear.into_host_key(), verdict, text)
     }
 

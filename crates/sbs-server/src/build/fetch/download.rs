@@ -129,7 +129,7 @@ impl<'a> Remotes<'a> {
         Ok(Transport { protocol: "https", environment, configuration })
     }
 
-    /// Returns the length of the known_hosts file, which ssh only ever appends to.
+    /// Returns the length of the `known_hosts` file, which ssh only ever appends to.
     fn known_hosts_bytes(&self) -> u64 {
         let (HostKeys::FirstUse(file) | HostKeys::Pinned(file)) = &self.trust.known_hosts;
         fs::metadata::<&Path>(file).map_or(0, |metadata| metadata.len())

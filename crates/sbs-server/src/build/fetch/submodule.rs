@@ -261,15 +261,14 @@ fn parse_path(text: &str) -> Option<RelativePath> {
 /// Resolves `./x` and `../x` against the parent's URL as git-submodule(1) does, but never above
 /// the path of that URL: the host stays the same.
 fn resolve(parent: &str, relative: &str) -> Option<String> {
-    let host_at = match parent.split_once("://") {
-        Some((scheme, rest)) => scheme.len() + 3 + rest.find('/')? + 1,
+    let path_at = if let Some((scheme, rest)) = parent.split_once("://") {
+        scheme.len() + 3 + rest.find('/')? + 1
+    } else {
         // The short form `user@host:path`; `:/path` is absolute and stays so.
-        None => {
-            let path_at = parent.find(':')? + 1;
-            path_at + usize::from(parent.get(path_at..)?.starts_with('/'))
-        }
+        let colon = parent.find(':')?;
+        colon + 1 + usize::from(parent.get(colon + 1..)?.starts_with('/'))
     };
-    let (host, path) = parent.split_at_checked(host_at)?;
+    let (host, path) = parent.split_at_checked(path_at)?;
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     for part in relative.split('/') {
         match part {

@@ -23,7 +23,7 @@ impl SshServer {
         Self::start_with("AcceptEnv GIT_PROTOCOL")
     }
 
-    /// Starts a server with further lines of sshd_config(5).
+    /// Starts a server with further lines of `sshd_config(5)`.
     pub(crate) fn start_with(configuration: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         make_key(&directory.path().join("user"), "");
@@ -81,7 +81,7 @@ impl SshServer {
         fs::read_to_string(self.path("user")).unwrap()
     }
 
-    /// Returns the line of a known_hosts file for this server.
+    /// Returns the line of a `known_hosts` file for this server.
     pub(crate) fn known_hosts_line(&self) -> String {
         let key = fs::read_to_string(self.path("host.pub")).unwrap();
         format!("[127.0.0.1]:{} {key}", self.port)

@@ -6,7 +6,7 @@ use std::time::Instant;
 use sbs_proto::{GitReference, GitUrl, SecretText, Source};
 use tempfile::TempDir;
 
-use super::command::{Git, Repository};
+use super::command::{Git, ObjectFormat, Repository};
 use super::testing::{Origin, SshServer, make_key};
 use super::*;
 use crate::build::failure::{StepError as _, chain};
@@ -299,7 +299,7 @@ async fn g1_what_git_would_read_as_an_option_is_never_run() {
     let directory = tempfile::Builder::new().prefix("canary").tempdir().unwrap();
     let canary = directory.path().join("canary");
     // Neither type lets such a text in (`sbs-proto`); what gets near it is inert.
-    assert!(GitReference::parse(&format!("--upload-pack=touch {}", canary.display())).is_err());
+    GitReference::parse(&format!("--upload-pack=touch {}", canary.display())).unwrap_err();
     for reference in [format!("x;touch${{IFS}}{}", canary.display()), "x`touch`y".to_owned()] {
         let fault = Job::new().fault(&server.source(origin.path(), Some(&reference))).await;
         assert!(matches!(fault, FetchFault::NoSuchReference { .. }), "{fault:?}");
@@ -503,7 +503,7 @@ async fn g5_git_has_no_configuration_but_ours() {
     let log = job.build_log();
     let git = Git::new(&request, &log, &job.cancel).unwrap();
     let repository = Repository { git_dir: directory.join("g"), work_tree: directory.clone() };
-    git.init(&repository, super::command::ObjectFormat::Sha1).await.unwrap();
+    git.init(&repository, ObjectFormat::Sha1).await.unwrap();
     let arguments = ["config", "--list", "--show-origin", "-z"];
     let list = git.output(&repository, &arguments, 1 << 16).await.unwrap();
     let list = String::from_utf8(list).unwrap();

@@ -1,0 +1,235 @@
+//! A registry in memory that can be made to misbehave.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::Authority;
+
+/// A server with TLS whose answers a closure gives; it ends when dropped.
+pub(crate) struct Double {
+    host: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    accepting: JoinHandle<()>,
+}
+
+/// A request that came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    /// With its query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Seen {
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.headers.get("authorization").map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn is(&self, method: &Method, part_of_path: &str) -> bool {
+        self.method == *method && self.path.contains(part_of_path)
+    }
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+impl Double {
+    /// Starts a server on `127.0.0.1` or `localhost`, whichever its certificate is to be for.
+    pub(crate) async fn start(
+        host: &str,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = acceptor(host);
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let recorded = Arc::clone(&seen);
+        let answer = Arc::new(answer);
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (stream, _): (_, SocketAddr) = listener.accept().await.unwrap();
+                let (acceptor, recorded) = (acceptor.clone(), Arc::clone(&recorded));
+                let answer = Arc::clone(&answer);
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(move |request| {
+                        serve(request, Arc::clone(&recorded), Arc::clone(&answer))
+                    });
+                    let _ended = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self { host: format!("{host}:{port}"), seen, accepting }
+    }
+
+    /// Starts a registry that keeps what it is given; `fault` can answer in its place.
+    pub(crate) async fn registry(
+        fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        let memory = Mutex::new(Memory::default());
+        let answer = move |seen: &Seen| {
+            fault(seen).unwrap_or_else(|| memory.lock().unwrap().answer(seen))
+        };
+        Self::start("127.0.0.1", answer).await
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns what came in so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Counts the requests of this method with this in their path.
+    pub(crate) fn count(&self, method: &Method, part_of_path: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.is(method, part_of_path)).count()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve(
+    request: Request<Incoming>,
+    recorded: Arc<Mutex<Vec<Seen>>>,
+    answer: Arc<impl Fn(&Seen) -> Reply>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let path = parts.uri.to_string();
+    let seen = Seen { method: parts.method, path, headers: parts.headers, body };
+    let reply = answer(&seen);
+    recorded.lock().unwrap().push(seen);
+    let mut response = Response::builder().status(reply.status);
+    for (name, value) in reply.headers {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::from(reply.body)).unwrap())
+}
+
+fn acceptor(host: &str) -> TlsAcceptor {
+    let (certificate, key) = Authority::get().identity(host);
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[derive(Default)]
+struct Memory {
+    blobs: HashMap<String, Bytes>,
+    manifests: HashMap<String, (String, Bytes)>,
+    uploads: HashMap<String, Vec<u8>>,
+}
+
+impl Memory {
+    fn answer(&mut self, seen: &Seen) -> Reply {
+        let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
+        let last = path.rsplit('/').next().unwrap().to_owned();
+        if path.contains("/manifests/") {
+            return self.manifest(seen, &last);
+        }
+        if path.contains("/uploads/") {
+            return self.upload(seen, path, query, &last);
+        }
+        match self.blobs.get(&last) {
+            Some(_) if seen.method == Method::HEAD => Reply::status(200),
+            Some(blob) => Reply::status(200).body(blob.to_vec()),
+            None => Reply::status(404),
+        }
+    }
+
+    fn manifest(&mut self, seen: &Seen, reference: &str) -> Reply {
+        if seen.method == Method::PUT {
+            let digest = sbs_crypto::digest(&seen.body).to_string();
+            let media_type = seen.headers["content-type"].to_str().unwrap().to_owned();
+            self.manifests.insert(digest.clone(), (media_type.clone(), seen.body.clone()));
+            self.manifests.insert(reference.to_owned(), (media_type, seen.body.clone()));
+            return Reply::status(201).header("docker-content-digest", digest);
+        }
+        match self.manifests.get(reference) {
+            Some((media_type, body)) => {
+                Reply::status(200).header("content-type", media_type).body(body.to_vec())
+            }
+            None => Reply::status(404),
+        }
+    }
+
+    fn upload(&mut self, seen: &Seen, path: &str, query: &str, id: &str) -> Reply {
+        if seen.method == Method::POST {
+            let id = format!("u{}", self.uploads.len());
+            self.uploads.insert(id.clone(), Vec::new());
+            return Reply::status(202).header("location", format!("{path}{id}?state=0"));
+        }
+        let Some(upload) = self.uploads.get_mut(id) else { return Reply::status(404) };
+        upload.extend_from_slice(&seen.body);
+        let range = format!("0-{}", upload.len().saturating_sub(1));
+        let next = format!("{path}?state={}", upload.len());
+        if seen.method == Method::GET {
+            return Reply::status(204).header("range", range).header("location", next);
+        }
+        if seen.method == Method::PATCH {
+            return Reply::status(202).header("range", range).header("location", next);
+        }
+        let upload = Bytes::from(self.uploads.remove(id).unwrap());
+        let digest = sbs_crypto::digest(&upload).to_string();
+        let claimed = query.replace("%3A", ":");
+        if !claimed.ends_with(&digest) {
+            let body = r#"{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}"#;
+            return Reply::status(400).body(body);
+        }
+        self.blobs.insert(digest.clone(), upload);
+        Reply::status(201).header("docker-content-digest", digest)
+    }
+}

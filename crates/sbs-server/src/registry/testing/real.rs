@@ -1,0 +1,178 @@
+//! Debian's `docker-registry`, and a proxy in front of it that cuts connections.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::{Authority, PASSWORD, USER, run};
+
+/// A registry on `127.0.0.1`, with TLS and one user. It ends when dropped.
+pub(crate) struct RealRegistry {
+    child: Child,
+    directory: TempDir,
+    port: u16,
+}
+
+impl RealRegistry {
+    pub(crate) async fn start() -> Self {
+        for _ in 0..5 {
+            if let Some(started) = Self::try_start().await {
+                return started;
+            }
+        }
+        panic!("docker-registry does not start; is it installed?");
+    }
+
+    /// Returns `127.0.0.1:<port>`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns a directory for `skopeo --cert-dir`.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.directory.path().join("certs")
+    }
+
+    /// Returns the options with which skopeo gets at this registry.
+    pub(crate) fn skopeo_options(&self) -> [String; 2] {
+        [
+            format!("--cert-dir={}", self.certificates().display()),
+            format!("--creds={USER}:{PASSWORD}"),
+        ]
+    }
+
+    /// Returns the digest of an image, as skopeo computes it.
+    pub(crate) fn skopeo_digest(&self, repository_and_tag: &str) -> String {
+        let [certificates, credentials] = self.skopeo_options();
+        let image = format!("docker://{}/{repository_and_tag}", self.host());
+        let format = "--format={{.Digest}}";
+        run("skopeo", &["inspect", &certificates, &credentials, format, &image]).trim().to_owned()
+    }
+
+    async fn try_start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let (certificate, key) = Authority::get().identity("127.0.0.1");
+        std::fs::create_dir(at("certs")).unwrap();
+        std::fs::write(at("certs/ca.crt"), &Authority::get().ca_pem).unwrap();
+        std::fs::write(at("server.pem"), certificate).unwrap();
+        std::fs::write(at("server.key"), key).unwrap();
+        std::fs::write(at("users"), run("htpasswd", &["-Bbn", USER, PASSWORD])).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = serde_json::json!({
+            "version": 0.1,
+            "log": { "level": "fatal", "accesslog": { "disabled": true } },
+            "storage": { "filesystem": { "rootdirectory": at("data") } },
+            "http": {
+                "addr": format!("127.0.0.1:{port}"),
+                "secret": "s",
+                "tls": { "certificate": at("server.pem"), "key": at("server.key") },
+            },
+            "auth": { "htpasswd": { "realm": "r", "path": at("users") } },
+        });
+        std::fs::write(at("config.yml"), config.to_string()).unwrap();
+        let child = start(&at("config.yml"));
+        let mut started = Self { child, directory, port };
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(started.host()).await.is_ok() {
+                return Some(started);
+            }
+            // Another process took the port in between.
+            if started.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        None
+    }
+}
+
+impl Drop for RealRegistry {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn start(config: &Path) -> Child {
+    #[expect(clippy::disallowed_methods, reason = "a server for tests is no tool of a build")]
+    let mut command = std::process::Command::new("docker-registry");
+    command.arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// A proxy that resets each connection after a number of bytes from the client.
+pub(crate) struct CuttingProxy {
+    port: u16,
+    received: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
+    accepting: JoinHandle<()>,
+}
+
+impl CuttingProxy {
+    pub(crate) async fn start(to: String, cut_after: u64) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (received, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let counters = (Arc::clone(&received), Arc::clone(&connections));
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                counters.1.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(forward(client, to.clone(), cut_after, Arc::clone(&counters.0)));
+            }
+        });
+        Self { port, received, connections, accepting }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the bytes that came from clients, TLS included.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CuttingProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn forward(
+    client: tokio::net::TcpStream,
+    to: String,
+    cut_after: u64,
+    received: Arc<AtomicU64>,
+) {
+    let Ok(server) = tokio::net::TcpStream::connect(to).await else { return };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let down = tokio::spawn(async move {
+        let _ended = tokio::io::copy(&mut from_server, &mut to_client).await;
+    });
+    let mut buffer = vec![0; 16 * 1024];
+    let mut left = cut_after;
+    while left > 0 {
+        let Ok(count @ 1..) = from_client.read(&mut buffer).await else { break };
+        received.fetch_add(count as u64, Ordering::Relaxed);
+        if to_server.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+        left = left.saturating_sub(count as u64);
+    }
+    down.abort();
+}
