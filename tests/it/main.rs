@@ -2,6 +2,7 @@
 
 mod architecture;
 mod clean;
+mod cli;
 mod failures;
 mod kill;
 mod mtls;

@@ -70,7 +70,7 @@ impl TestServer {
             let address = text.trim().parse().ok();
             Ok(address.filter(|address| TcpStream::connect(address).is_ok()))
         })
-        .with_context(|| daemon.log_text())?;
+        .with_context(|| format!("sbs-server does not start; {}", daemon.log_text()))?;
         self.daemon = Some(daemon);
         Ok(())
     }

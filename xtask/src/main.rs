@@ -48,10 +48,10 @@ fn test(filters: &[&str]) -> Result<()> {
     build_programs(&[])?;
     // The programs are built; what a filter does not name need not be.
     if nextest() {
-        cargo(&[&["nextest", "run", "--workspace", "--all-targets"], filters].concat())?;
+        cargo(&[&["nextest", "run", "--workspace"], filters].concat())?;
     } else {
         // A list of filters is nextest's; libtest takes it behind `--`.
-        cargo(&[&["test", "--workspace", "--all-targets", "--"], filters].concat())?;
+        cargo(&[&["test", "--workspace", "--lib", "--bins", "--tests", "--"], filters].concat())?;
     }
     if filters.is_empty() { cargo(&["test", "--workspace", "--doc"]) } else { Ok(()) }
 }

@@ -1,18 +1,19 @@
 //! What it costs to write, to verify and to check the manifest of a source tree of 5 MB.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a bench may panic as a test may"
+)]
+
 use std::hint::black_box;
 use std::io::Cursor;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sbs_manifest::{Compatibility, Limits, UnverifiedManifest};
 
-#[expect(
-    dead_code,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "shared with the tests, which use all of it and may panic"
-)]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../tests/it/common.rs"]
 mod common;
 

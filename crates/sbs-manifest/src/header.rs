@@ -134,3 +134,75 @@ pub(crate) const BLOCK: usize = 512;
 /// The greatest number of eleven octal digits.
 pub(crate) const MAX_NUMBER: u64 = 0o777_7777_7777;
 const LONG_NAME: &[u8] = b"././@LongLink";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(path: &[u8], kind: EntryKind) -> Vec<u8> {
+        let size = if kind == EntryKind::Directory { 0 } else { 10 };
+        encode(&EntryPath::parse(path).unwrap(), Attributes { kind, size, time: 1_700_000_000 })
+    }
+
+    /// The example of `docs/formats/manifest.md`, "Entry headers".
+    #[test]
+    fn every_field_is_where_the_format_has_it() {
+        let block = blocks(b"git/run.sh", EntryKind::Executable);
+        let mut expected = [0; BLOCK];
+        for (at, text) in [
+            (0, &b"git/run.sh"[..]),
+            (100, b"0000755\0"),
+            (108, b"0000000\0"),
+            (116, b"0000000\0"),
+            (124, b"00000000012\0"),
+            (136, b"14524770400\0"),
+            (148, b"0010051\0"),
+            (156, b"0"),
+            (257, b"ustar\x0000"),
+        ] {
+            expected[at..at + text.len()].copy_from_slice(text);
+        }
+        assert_eq!(block.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn directories_end_in_a_slash() {
+        let block = blocks(b"git/lib", EntryKind::Directory);
+        assert!(block.starts_with(b"git/lib/\0"));
+        assert_eq!((&block[100..108], block[156]), (&b"0000755\0"[..], b'5'));
+    }
+
+    #[test]
+    fn a_name_is_cut_at_the_first_slash_that_leaves_enough() {
+        let part = [b'x'; 60];
+        let path = [b"git/", &part[..], b"/", &part, b"/", &part].concat();
+        let block = blocks(&path, EntryKind::File);
+        assert_eq!(block.len(), BLOCK);
+        // 187 bytes: behind the first slash 183 would be left, behind the second 121.
+        assert!(block.starts_with(&part) && block[60] == 0);
+        assert_eq!(block[345..345 + 125], [b"git/", &part[..], b"/", &part].concat());
+    }
+
+    #[test]
+    fn a_name_that_fits_nowhere_stands_in_front() {
+        for (length, expected) in [(96, BLOCK), (97, 3 * BLOCK), (4000, 10 * BLOCK)] {
+            let path = [&b"git/"[..], &vec![b'x'; length]].concat();
+            let blocks = blocks(&path, EntryKind::File);
+            assert_eq!(blocks.len(), expected, "{length}");
+            if expected > BLOCK {
+                assert!(blocks.starts_with(b"././@LongLink\0"));
+                assert_eq!(blocks[156], b'L');
+                assert_eq!(blocks[BLOCK..BLOCK + path.len()], path);
+                let header = &blocks[blocks.len() - BLOCK..];
+                assert_eq!(header[..100], path[..100]);
+            }
+        }
+    }
+
+    #[test]
+    fn content_is_filled_to_whole_blocks() {
+        for (size, expected) in [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)] {
+            assert_eq!(padding(size), expected, "{size}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -20,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 use crate::config::Identity;
 use crate::limits;
@@ -149,13 +148,9 @@ pub(crate) async fn serve(listener: TcpListener, tls: Tls, router: Router, stop:
         tokio::spawn(async move {
             let _place = accepted.0;
             let Some((stream, peer)) = handshake(stream, address, &tls).await else { return };
-            let service = router.map_request(move |mut request: axum::extract::Request| {
-                request.extensions_mut().insert(peer);
-                request
-            });
-            let service = TowerToHyperService::new(service);
-            let connection =
-                builder().serve_connection(TokioIo::new(stream), service).into_owned();
+            let service = TowerToHyperService::new(router.layer(Extension(peer)));
+            let builder = builder();
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%address, error, "connection ended");
             }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A program with its arguments, environment and limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Tool {
     program: &'static str,
     arguments: Vec<OsString>,
@@ -275,6 +275,13 @@ impl Tool {
             idle_since = Instant::now();
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Tool {
+    // The environment can hold a credential.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tool").field("program", &self.program).finish_non_exhaustive()
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) const COMMIT_TIME: i64 = 1_700_000_000;
 pub(crate) const LOG: &[u8] = b"2026-01-02 03:04:05 INFO build: done\n";
 
 pub(crate) type Spool = Cursor<Vec<u8>>;
+/// Names and contents of entries.
+pub(crate) type Contents = Vec<(String, Vec<u8>)>;
 
 /// Returns the key that signs every manifest of these tests: making one takes a second.
 pub(crate) fn key() -> &'static ManifestSigningKey {
@@ -247,9 +249,7 @@ pub(crate) fn open_as(
 }
 
 /// Reads every entry: names and contents.
-pub(crate) fn contents(
-    manifest: &mut Manifest<Spool>,
-) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
+pub(crate) fn contents(manifest: &mut Manifest<Spool>) -> Result<Contents, Box<dyn Error>> {
     let mut found = Vec::new();
     let mut entries = manifest.entries()?;
     while let Some(mut entry) = entries.next_entry()? {

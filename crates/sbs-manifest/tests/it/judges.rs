@@ -72,7 +72,8 @@ with tarfile.open(fileobj=io.BytesIO(inner), mode="r:bz2") as tar:
     let mut json = serde_json::to_vec_pretty(&build.record).unwrap();
     json.push(b'\n');
     let line = |name: &[u8], content: Option<&[u8]>, mode: &str| {
-        let digest = content.map_or("-".to_owned(), |bytes| sbs_crypto::digest(bytes).to_hex());
+        let digest =
+            content.map_or_else(|| "-".to_owned(), |bytes| sbs_crypto::digest(bytes).to_hex());
         let kind = if content.is_some() { "f" } else { "d" };
         format!("{} {kind} {mode} 0 0 '' 1700000000 {digest}", hex::encode(name))
     };

@@ -67,7 +67,7 @@ fn a_manifest_of_the_original_verifies() {
         let mut manifest = open(&directory, Compatibility::Original).unwrap();
         assert_eq!(manifest.name().as_str(), NAME);
         assert_eq!(manifest.status().unwrap().image_tag.as_deref(), Some("latest-ad52e76"));
-        assert!(manifest.record().is_err());
+        manifest.record().unwrap_err();
         let mut log = Vec::new();
         manifest.write_log(&mut log).unwrap();
         assert_eq!(log, b"log\n");

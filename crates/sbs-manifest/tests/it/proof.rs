@@ -232,7 +232,6 @@ fn files_of_submodules_are_named_as_not_proved() {
     assert!(report.all_passed(), "{report:?}");
     assert_eq!(report.unproven(), ["sub"]);
 
-    let mut project = project;
     project.nodes.insert(b"sub1/a".to_vec(), Node::File(Vec::new()));
     let build = Build { entries: project.entries(), ..build };
     assert_fails(&build, &[CheckName::Source], "`sub1` is not in the commit");
@@ -258,7 +257,7 @@ fn git_agrees() {
         let time = git(&["log", "-1", "--format=%ct"]).trim().parse().unwrap();
 
         let mut build = project.build();
-        let tag = ImageTag::parse(&commit[..7]).unwrap();
+        let tag = ImageTag::parse(commit.split_at(7).0).unwrap();
         build.record.source.commit = CommitId::parse(&commit).unwrap();
         build.record.source.tree = CommitId::parse(&tree).unwrap();
         build.record.source.commit_time = time;

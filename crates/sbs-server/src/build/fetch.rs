@@ -27,11 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::checkout::{Budget, CommitHeader};
 use self::command::{Git, Repository};
-pub(crate) use self::diagnosis::PeerFault;
 use self::download::{Remotes, Wanted};
 pub(crate) use self::error::{FetchError, FetchFault};
-pub(crate) use self::ssh::KeyError;
-pub(crate) use self::submodule::SubmoduleError;
 use self::submodule::{Parent, Submodules};
 use super::log::BuildLog;
 

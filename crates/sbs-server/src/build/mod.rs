@@ -1,6 +1,12 @@
 //! A build: fetch, resolve, build, publish, sign, read back, tag, record.
 
+pub(crate) mod bases;
 pub(crate) mod dockerfile;
+pub(crate) mod engine;
 pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod log;
+pub(crate) mod pipeline;
+pub(crate) mod publish;
+pub(crate) mod record;
+pub(crate) mod sign;

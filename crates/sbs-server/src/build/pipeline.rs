@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
-use crate::build::engine::{BuildRequest, Buildah, Built, EngineSettings, ProbeEngineError};
+use crate::build::engine::{
+    BuildRequest, Buildah, Built, EngineSettings, Isolation, ProbeEngineError, Runtime,
+};
 use crate::build::failure::{Failure, StepError, chain};
 use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched, GitTrust, HostKeys};
 use crate::build::log::{BuildLog, Masks};
@@ -29,7 +31,7 @@ use crate::build::publish::publish;
 use crate::build::record::{self, PackRequest};
 use crate::build::sign::{self, Tagged};
 use crate::clock::Clock;
-use crate::config::{NetworkSetting, Settings};
+use crate::config::{IsolationSetting, NetworkSetting, Settings};
 use crate::core::builds::BuildFiles;
 use crate::registry::{
     Limits, MakeRegistryClientError, RegistryClient, RegistryError, RegistryTrust,
@@ -105,9 +107,12 @@ impl Environment {
         let bases = store.directory("bases").map_err(at("bases"))?;
         let engine = store.directory("engine").map_err(at("engine"))?;
         let git = store.directory("git").map_err(at("git"))?;
-        let engine = Buildah::probe(&engine, engine_settings(&settings)).await?;
-        tracing::info!(engine = engine.describe(), "build engine");
-        engine.recover().await?;
+        let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
+        let isolation = engine.isolation();
+        tracing::info!(version = engine.version(), %isolation, "buildah");
+        for warning in engine.warnings() {
+            tracing::warn!("{warning}");
+        }
         let known_hosts = match &settings.git.known_hosts {
             Some(file) => HostKeys::Pinned(file.clone()),
             None => HostKeys::FirstUse(git.join("known_hosts")),
@@ -122,12 +127,17 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
     let build = &settings.build;
     EngineSettings {
         idle_limit: build.idle_limit(),
-        isolation: build.isolation,
+        isolation: build.isolation.map(|isolation| match isolation {
+            IsolationSetting::Chroot => Isolation::Chroot,
+            IsolationSetting::OciCrun => Isolation::Oci(Runtime::Crun),
+            IsolationSetting::OciRunc => Isolation::Oci(Runtime::Runc),
+        }),
         network: match build.network {
             NetworkSetting::Host => Network::Host,
             NetworkSetting::None => Network::None,
         },
         time_limit: build.time_limit(),
+        ..EngineSettings::default()
     }
 }
 
@@ -276,7 +286,8 @@ async fn build(
     let bases = resolve_bases(plan.images(), sources, &job.cancel).await;
     let bases = bases.map_err(|error| stop(log, error))?;
     for base in &bases {
-        let imported = environment.engine.import_base(base, log, &job.cancel).await;
+        let (engine, name) = (&environment.engine, local_name(base));
+        let imported = engine.import_base(&base.layout, "", &name, log, &job.cancel).await;
         imported.map_err(|error| stop(log, error))?;
     }
     let resolved = plan.rewrite(|reference| {
@@ -296,6 +307,13 @@ async fn build(
     Ok((built.map_err(|error| stop(log, error))?, bases))
 }
 
+/// Returns the name that a base image has in the engine: it says what was used, and is the same on
+/// every machine, because it ends in the history of what is built on it.
+fn local_name(base: &ResolvedBase) -> String {
+    let (image, digest) = (&base.base.reference, base.base.digest);
+    format!("{}/{}:sha256-{}", image.registry(), image.repository(), digest.to_hex())
+}
+
 /// Publishes by digest, signs, reads back, and only then tags.
 async fn release(
     environment: &Environment,
@@ -313,7 +331,7 @@ async fn release(
         .for_registry(destination.registry(), credentials, log)
         .map_err(|error| stop(log, SessionError(error)))?;
     let (key, cancel) = (job.keys.image(), &job.cancel);
-    let published = publish(built.layout(), built.digest(), &destination, &session, cancel).await;
+    let published = publish(&built.layout, built.digest, &destination, &session, cancel).await;
     let published = published.map_err(|error| stop(log, error))?;
     let signed = sign::sign(published, key, &session, cancel).await;
     let signed = signed.map_err(|error| stop(log, error))?;
@@ -383,7 +401,7 @@ fn describe(
     let record = BuildRecord {
         status: status.named(&build_name, &tag),
         bases: bases.iter().map(|base| base.base.clone()).collect(),
-        engine: built.record().clone(),
+        engine: built.record.clone(),
         finished_at: rfc_3339(now),
         image: ImageRecord {
             digest: tagged.digest(),

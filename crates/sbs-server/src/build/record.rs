@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use sbs_crypto::SignError;
 use sbs_manifest::{
-    Compatibility, Envelope, InnerWriter, Limits, Materials, ParseEntryPathError,
+    Compatibility, Envelope, InnerWriter, Limits, Materials, Outcome, ParseEntryPathError,
     ReadManifestError, SourceEntry, SourceKind, UnverifiedManifest, VerifyManifestError,
     WriteManifestError, sign,
 };
@@ -181,7 +181,7 @@ fn verify(
     let unverified = UnverifiedManifest::read(archive, spool, Compatibility::Strict, limits)?;
     let report = unverified.verify(&key)?.check();
     if report.any_failed() {
-        let failed = report.checks().iter().find(|check| check.outcome.is_failure());
+        let failed = report.checks().iter().find(|check| matches!(check.outcome, Outcome::Failed(_)));
         let name = failed.map_or("a check", |check| check.name.as_str());
         return Err(PackError::Check { name });
     }

@@ -308,10 +308,12 @@ impl Core {
         let environment = Arc::clone(&self.0.environment);
         let core = self.clone();
         let of = name.clone();
-        // A task of its own: a panic in the pipeline must not take the note-keeping with it.
-        let run = tokio::spawn(async move {
+        // A thread of its own: a panic in the pipeline must not take the note-keeping with it, and
+        // the kernel ends the tools of a build when the thread that started them ends.
+        let runtime = tokio::runtime::Handle::current();
+        let run = tokio::task::spawn_blocking(move || {
             let report = |status: StatusText| core.report(&of, status);
-            pipeline::run(&environment, &job, &report).await
+            runtime.block_on(pipeline::run(&environment, &job, &report))
         });
         let result = run.await.unwrap_or_else(|_panicked| Err(Stopped::panicked()));
         let stopping = self.0.stop.is_cancelled();

@@ -181,7 +181,12 @@ impl Fault {
             let source = TransportError::new(&cause.to_string());
             return RegistryError::Untrusted { host, source }.into();
         }
-        let source = TransportError::new(&deepest(&error).to_string());
+        let cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        let source = match find::<io::Error>(&error) {
+            // What rustls says here is a link to its manual.
+            Some(error) if cut(error) => TransportError::new("the connection ended early"),
+            _ => TransportError::new(&deepest(&error).to_string()),
+        };
         Self::interrupted(host, source)
     }
 

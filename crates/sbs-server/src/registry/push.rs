@@ -17,7 +17,8 @@ impl Session {
     /// Pushes a blob unless the repository has it.
     ///
     /// The registry checks the digest before it accepts the blob. An upload that is cut goes on
-    /// from what the registry says it has.
+    /// from what the registry says it has; with one that cannot say (distribution 2.8 among them)
+    /// the blob begins anew.
     pub(crate) async fn push_blob(
         &self,
         repository: &Repository,
@@ -91,8 +92,8 @@ impl Upload<'_> {
                 attempts.progressed();
             }
             self.resent += reached.saturating_sub(self.have);
-            if self.resent > self.size.saturating_add(RESENT_BYTES) {
-                let source = TransportError::new("more was lost on the way than the blob is long");
+            if self.resent > self.size.saturating_mul(2).saturating_add(RESENT_BYTES) {
+                let source = TransportError::new("the blob was lost on the way more than twice");
                 return Err(Fault::interrupted(self.session.host().to_owned(), source).error);
             }
         }
@@ -197,7 +198,7 @@ fn last_byte(range: &str) -> Option<u64> {
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// Bytes that may be sent again beyond the size of a blob, so that small ones have some tries.
+/// Bytes that may be sent again beyond twice the size of a blob, so that small ones have some tries.
 const RESENT_BYTES: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]

@@ -5,13 +5,16 @@ pub(crate) mod double;
 pub(crate) mod real;
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use sbs_crypto::pki::CertificateAuthority;
-use sbs_proto::{Credentials, RegistryHost, SecretText};
+use sbs_proto::{Credentials, Digest, RegistryHost, SecretText};
 
-use super::{Limits, RegistryClient, RegistryTrust, Session};
+use super::{
+    Descriptor, ImageManifest, Limits, RegistryClient, RegistryTrust, Session, media_type,
+};
 use crate::build::log::{BuildLog, Masks};
 use crate::clock::Clock;
 
@@ -102,6 +105,34 @@ pub(crate) fn client_with(token_hosts: &[&str], limits: Limits) -> RegistryClien
 pub(crate) fn session(registry: &str, log: &TestLog) -> Session {
     let host = RegistryHost::parse(registry).unwrap();
     client().for_registry(&host, Some(&credentials()), &log.log).unwrap()
+}
+
+/// Writes an OCI layout with an image of these layers, as an engine does; returns the digest of
+/// its image manifest.
+pub(crate) fn write_layout(directory: &Path, layers: &[&[u8]]) -> Digest {
+    let blobs = directory.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let write = |media_type: &str, bytes: &[u8]| {
+        let blob = Descriptor::of(media_type, bytes);
+        std::fs::write(blobs.join(blob.digest.to_hex()), bytes).unwrap();
+        blob
+    };
+    let layer = "application/vnd.oci.image.layer.v1.tar";
+    let layers: Vec<_> = layers.iter().map(|bytes| write(layer, bytes)).collect();
+    let config = write(media_type::OCI_CONFIG, &image_config("amd64", &layers));
+    write(media_type::OCI_IMAGE, &ImageManifest::new(config, layers).to_json()).digest
+}
+
+/// Returns the config of an image of these layers, which are not compressed.
+pub(crate) fn image_config(architecture: &str, layers: &[Descriptor]) -> Vec<u8> {
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let config = serde_json::json!({
+        "architecture": architecture,
+        "config": {},
+        "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": digests },
+    });
+    config.to_string().into_bytes()
 }
 
 /// Returns bytes that do not compress and are the same each time.

@@ -164,54 +164,67 @@ fn authorities_that_are_no_certificates_are_refused() {
 
 #[tokio::test]
 async fn an_upload_that_is_cut_goes_on_where_it_was() {
-    let registry = RealRegistry::start().await;
-    let proxy = CuttingProxy::start(registry.host(), 1024 * 1024).await;
+    let double = Double::registry(|_| None).await;
+    let proxy = CuttingProxy::start(double.host().to_owned(), 256 * 1024, u64::MAX).await;
     let log = TestLog::new();
     let session = session(&proxy.host(), &log);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("blob");
-    let bytes = noise(8 * 1024 * 1024);
+    let bytes = noise(5 * 1024 * 1024);
     std::fs::write(&path, &bytes).unwrap();
     let blob = descriptor(&bytes);
     let source = BlobSource::File(&path);
-    session.push_blob(&repository(), blob.digest, blob.size, &source).await.unwrap();
+    let result = session.push_blob(&repository(), blob.digest, blob.size, &source).await;
+    result.unwrap_or_else(|error| panic!("{error:?}: {}", log.text()));
 
-    assert!(proxy.connections() >= 8, "{}", proxy.connections());
-    let received = proxy.received();
-    assert!(received < blob.size * 12 / 10, "{received} bytes for {}", blob.size);
-    let direct = super::testing::session(&registry.host(), &log);
+    assert!(proxy.connections() >= 20, "{}", proxy.connections());
+    assert!(proxy.received() < blob.size * 12 / 10, "{} of {}", proxy.received(), blob.size);
+    assert_eq!(double.count(&Method::POST, "/uploads/"), 1, "it never began anew");
+    assert!(testing::session(double.host(), &log).has_blob(&repository(), blob.digest).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_go_on_with_an_upload_gets_it_anew() {
+    // Distribution 2.8 keeps what came of a cut upload, and then finds that it is too much.
+    let registry = RealRegistry::start().await;
+    let proxy = CuttingProxy::start(registry.host(), 1024 * 1024, 2).await;
+    let log = TestLog::new();
+    let session = session(&proxy.host(), &log);
+    let bytes = noise(4 * 1024 * 1024);
+    let blob = push(&session, &bytes).await.unwrap();
+    assert_eq!(log.text().matches("the connection ended early").count(), 2, "{}", log.text());
+    assert!(proxy.received() < blob.size + 3 * 1024 * 1024, "{}", proxy.received());
+    let direct = testing::session(&registry.host(), &log);
     assert!(direct.blob(&repository(), &blob, blob.size).await.unwrap() == bytes);
 }
 
 #[tokio::test]
 async fn a_download_that_is_cut_goes_on_where_it_was() {
-    // The proxy counts what the client sends, so the double has to cut: it sends parts alone.
-    let bytes = noise(100_000);
+    let bytes = noise(1024 * 1024);
     let blob = descriptor(&bytes);
-    let served = bytes.clone();
-    let double = Double::registry(move |seen| {
-        if seen.method != Method::GET {
-            return None;
-        }
-        let start = seen.headers.get("range").map_or(0, |range| {
-            let range = range.to_str().unwrap();
-            range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap()
-        });
-        // A body that is longer than what comes: hyper closes the connection after it.
-        let whole = served.len() - start;
-        let part = &served[start..served.len().min(start + 30_000)];
-        let status = if start == 0 { 200 } else { 206 };
-        let range = format!("bytes {start}-{}/{}", served.len() - 1, served.len());
-        let reply = Reply::status(status).header("content-range", range);
-        Some(reply.header("x-announce", whole.to_string()).body(part))
-    })
-    .await;
-    let log = TestLog::new();
-    let session = session(double.host(), &log);
-    let error = session.blob(&repository(), &blob, 1 << 20).await.unwrap_err();
-    // An answer that announces less than there is left is not a cut: nothing is tried again.
-    assert!(matches!(error, RegistryError::SizeMismatch { .. }), "{error:?}");
-    assert_eq!(double.seen().len(), 1);
+    for honours_ranges in [true, false] {
+        let served = bytes.clone();
+        let double = Double::registry(move |seen| {
+            let range = seen.headers.get("range").filter(|_| honours_ranges)?;
+            let start: usize =
+                range.to_str().unwrap().strip_prefix("bytes=")?.strip_suffix('-')?.parse().unwrap();
+            let range = format!("bytes {start}-{}/{}", served.len() - 1, served.len());
+            Some(Reply::status(206).header("content-range", range).body(&served[start..]))
+        })
+        .await;
+        let log = TestLog::new();
+        push(&session(double.host(), &log), &bytes).await.unwrap();
+        let before = double.seen().len();
+        // Down, each connection carries 300 KiB; the one without ranges gets through at last.
+        let cuts = if honours_ranges { u64::MAX } else { 2 };
+        let proxy = CuttingProxy::start_down(double.host().to_owned(), 300 * 1024, cuts).await;
+        let session = session(&proxy.host(), &log);
+        let back = session.blob(&repository(), &blob, 1 << 20).await;
+        let back = back.unwrap_or_else(|error| panic!("{error:?}: {}", log.text()));
+        assert!(back == bytes);
+        let asked = double.seen().len() - before;
+        assert_eq!(asked, if honours_ranges { 4 } else { 3 }, "{}", log.text());
+    }
 }
 
 #[tokio::test]

@@ -17,22 +17,21 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    let result = match (arguments.next(), arguments.next()) {
+    let outcome = match (arguments.next(), arguments.next()) {
         (None, _) => supervise(),
-        (Some(word), Some(kept)) if word == WORKER => steps::run(Path::new(&kept)),
+        (Some(word), Some(kept)) if word == WORKER => {
+            steps::run(Path::new(&kept)).map(|()| ExitCode::SUCCESS)
+        }
         _ => Err(anyhow::anyhow!("the demo takes no arguments")),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            ui::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        ui::complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// Runs the steps in a process of their own, and removes what they leave however they end.
-fn supervise() -> Result<()> {
+fn supervise() -> Result<ExitCode> {
     let kept = std::env::current_dir()?.join(".demo");
     let directory = tempfile::Builder::new().prefix("sbs-demo-").tempdir()?;
     let mut worker = program(std::env::current_exe()?);
@@ -59,8 +58,9 @@ fn supervise() -> Result<()> {
     })?;
     directory.close().context("not everything was removed")?;
     match outcome {
-        Some(status) if status.success() => Ok(()),
-        Some(_) => bail!("the demo did not get to its end"),
+        Some(status) if status.success() => Ok(ExitCode::SUCCESS),
+        // The worker has said why.
+        Some(_) => Ok(ExitCode::FAILURE),
         None => bail!("interrupted; nothing runs on and nothing is left"),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(kept: &Path) -> Result<()> {
     let repository = step("a repository with a Dockerfile of two stages", || {
         let mut repository = parts.ssh.repository("hello")?;
         let commit = write_source(&mut repository, &parts.base)?;
-        Ok((repository, commit))
+        Ok((repository, format!("commit {commit}")))
     })?;
     let sbs = World::configure(&parts)?;
     let environment = step("certificates: an authority, a client, a server", || {

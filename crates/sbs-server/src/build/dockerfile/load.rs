@@ -84,7 +84,7 @@ pub(crate) enum LoadFileError {
     Kind { path: String },
 
     /// It is not there.
-    #[error("`{path}` is not in the repository{hint}")]
+    #[error("`{path}` is not there{hint}")]
     NotFound { path: String, hint: String },
 
     /// It could not be read.
@@ -144,3 +144,109 @@ fn open_beneath(top: &Path, path: &str, flags: OFlags) -> Result<OwnedFd, LoadFi
 }
 
 const MAX_BYTES: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn recipe(dockerfile: &str, context: &str) -> Recipe {
+        Recipe {
+            arguments: BTreeMap::new(),
+            context: RelativePath::parse(context).unwrap(),
+            dockerfile: RelativePath::parse(dockerfile).unwrap(),
+        }
+    }
+
+    /// A work tree with a Dockerfile at the top and one below, each telling where it is.
+    fn tree() -> TempDir {
+        let tree = TempDir::new().unwrap();
+        fs::create_dir_all(tree.path().join("sub/app")).unwrap();
+        for path in ["Dockerfile", "sub/Dockerfile", "sub/app/Dockerfile"] {
+            fs::write(tree.path().join(path), path).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn the_dockerfile_is_looked_for_from_the_top_whatever_the_context_is() {
+        let tree = tree();
+        for (dockerfile, context, expected) in [
+            ("Dockerfile", "", "Dockerfile"),
+            ("sub/Dockerfile", "", "sub/Dockerfile"),
+            ("Dockerfile", "sub", "Dockerfile"),
+            ("sub/Dockerfile", "sub", "sub/Dockerfile"),
+            ("sub/app/Dockerfile", "sub", "sub/app/Dockerfile"),
+        ] {
+            assert_eq!(load(tree.path(), &recipe(dockerfile, context)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_build_path_without_dockerfile_path_is_hinted_at() {
+        let tree = tree();
+        fs::remove_file(tree.path().join("Dockerfile")).unwrap();
+        let error = load(tree.path(), &recipe("Dockerfile", "sub")).unwrap_err();
+        let hint = "set DOCKERFILE_PATH to `sub/Dockerfile`";
+        assert!(error.to_string().contains(hint), "{error}");
+        let error = load(tree.path(), &recipe("Dockerfile", "")).unwrap_err();
+        assert_eq!(error.to_string(), "`Dockerfile` is not there");
+        assert_eq!(error.failure().code, "bad_context");
+    }
+
+    #[test]
+    fn g6_links_directories_and_pipes_are_no_dockerfiles() {
+        let tree = tree();
+        let top = tree.path();
+        let secret = TempDir::new().unwrap();
+        fs::write(secret.path().join("key"), "secret").unwrap();
+        symlink(secret.path().join("key"), top.join("absolute")).unwrap();
+        symlink("Dockerfile", top.join("relative")).unwrap();
+        symlink(secret.path(), top.join("directory")).unwrap();
+        symlink("/proc/self/root/etc/passwd", top.join("magic")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, top.join("pipe"), Mode::RUSR).unwrap();
+        for path in ["absolute", "relative", "directory/key", "magic"] {
+            let error = load(top, &recipe(path, "")).unwrap_err();
+            assert!(matches!(error, LoadFileError::SymbolicLink { .. }), "{path}: {error:?}");
+        }
+        for path in ["sub", "pipe", "Dockerfile/x"] {
+            let error = load(top, &recipe(path, "")).unwrap_err();
+            assert!(matches!(error, LoadFileError::Kind { .. }), "{path}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_dockerfile_is_text_of_limited_size() {
+        let tree = tree();
+        let path = tree.path().join("Dockerfile");
+        fs::write(&path, "#".repeat(1 << 20)).unwrap();
+        load(tree.path(), &recipe("Dockerfile", "")).unwrap();
+        for bytes in ["#".repeat((1 << 20) + 1).into_bytes(), b"FROM \xff".to_vec()] {
+            fs::write(&path, bytes).unwrap();
+            let error = load(tree.path(), &recipe("Dockerfile", "")).unwrap_err();
+            assert!(matches!(error, LoadFileError::Text { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_ignore_file_of_the_dockerfile_goes_before_that_of_the_context() {
+        let tree = tree();
+        let recipe = recipe("sub/Dockerfile", "sub/app");
+        let ignored = || load_ignore_file(tree.path(), &recipe).unwrap();
+        fs::write(tree.path().join(".dockerignore"), "of the top").unwrap();
+        assert_eq!(ignored(), "");
+        for name in ["sub/app/.dockerignore", "sub/app/.containerignore", "sub/Dockerfile.dockerignore"] {
+            fs::write(tree.path().join(name), name).unwrap();
+            assert_eq!(ignored(), name);
+        }
+        fs::remove_file(tree.path().join("sub/Dockerfile.dockerignore")).unwrap();
+        symlink("/etc/passwd", tree.path().join("sub/Dockerfile.dockerignore")).unwrap();
+        let error = load_ignore_file(tree.path(), &recipe).unwrap_err();
+        assert!(matches!(error, LoadFileError::SymbolicLink { .. }), "{error:?}");
+    }
+}

@@ -50,7 +50,7 @@ pub(super) fn check(directory: &Path) -> Result<Digest, CheckLayoutError> {
 /// Why what the engine wrote is not the image that it should be.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(super) enum CheckLayoutError {
+pub(crate) enum CheckLayoutError {
     /// A blob has other bytes than its descriptor says.
     #[error("blob {digest} of the built image has other bytes than its descriptor says")]
     Content { digest: Digest },

@@ -7,6 +7,9 @@ use sbs_proto::{GitReference, GitUrl, SecretText, Source};
 use tempfile::TempDir;
 
 use super::command::{Git, ObjectFormat, Repository};
+use super::diagnosis::PeerFault;
+use super::ssh::KeyError;
+use super::submodule::SubmoduleError;
 use super::testing::{Origin, SshServer, make_key};
 use super::*;
 use crate::build::failure::{StepError as _, chain};

@@ -138,8 +138,13 @@ async fn serve(
     recorded: Arc<Mutex<Vec<Seen>>>,
     answer: Arc<impl Fn(&Seen) -> Reply>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let (parts, mut body) = request.into_parts();
+    // A body that is cut counts for what came of it.
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes.extend_from_slice(frame.data_ref().unwrap());
+    }
+    let body = Bytes::from(bytes);
     let path = parts.uri.to_string();
     let seen = Seen { method: parts.method, path, headers: parts.headers, body };
     let reply = answer(&seen);

@@ -4,11 +4,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 
 use super::{Authority, PASSWORD, USER, run};
@@ -68,7 +70,7 @@ impl RealRegistry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = serde_json::json!({
             "version": 0.1,
-            "log": { "level": "fatal", "accesslog": { "disabled": true } },
+            "log": { "level": "error", "accesslog": { "disabled": true } },
             "storage": { "filesystem": { "rootdirectory": at("data") } },
             "http": {
                 "addr": format!("127.0.0.1:{port}"),
@@ -81,7 +83,7 @@ impl RealRegistry {
         let child = start(&at("config.yml"));
         let mut started = Self { child, directory, port };
         for _ in 0..200 {
-            if tokio::net::TcpStream::connect(started.host()).await.is_ok() {
+            if TcpStream::connect(started.host()).await.is_ok() {
                 return Some(started);
             }
             // Another process took the port in between.
@@ -108,7 +110,7 @@ fn start(config: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// A proxy that resets each connection after a number of bytes from the client.
+/// A proxy that ends connections after a number of bytes in one direction.
 pub(crate) struct CuttingProxy {
     port: u16,
     received: Arc<AtomicU64>,
@@ -117,7 +119,19 @@ pub(crate) struct CuttingProxy {
 }
 
 impl CuttingProxy {
-    pub(crate) async fn start(to: String, cut_after: u64) -> Self {
+    /// Starts a proxy that ends the first `cuts` connections after `cut_after` bytes from the
+    /// client each.
+    pub(crate) async fn start(to: String, cut_after: u64, cuts: u64) -> Self {
+        Self::run(to, cuts, [cut_after, u64::MAX]).await
+    }
+
+    /// Starts a proxy that ends the first `cuts` connections after `cut_after` bytes from the
+    /// server each.
+    pub(crate) async fn start_down(to: String, cut_after: u64, cuts: u64) -> Self {
+        Self::run(to, cuts, [u64::MAX, cut_after]).await
+    }
+
+    async fn run(to: String, cuts: u64, limits: [u64; 2]) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (received, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -125,8 +139,9 @@ impl CuttingProxy {
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                counters.1.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(forward(client, to.clone(), cut_after, Arc::clone(&counters.0)));
+                let count = counters.1.fetch_add(1, Ordering::Relaxed);
+                let limits = if count < cuts { limits } else { [u64::MAX; 2] };
+                tokio::spawn(forward(client, to.clone(), limits, Arc::clone(&counters.0)));
             }
         });
         Self { port, received, connections, accepting }
@@ -152,27 +167,39 @@ impl Drop for CuttingProxy {
     }
 }
 
-async fn forward(
-    client: tokio::net::TcpStream,
-    to: String,
-    cut_after: u64,
-    received: Arc<AtomicU64>,
-) {
-    let Ok(server) = tokio::net::TcpStream::connect(to).await else { return };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let down = tokio::spawn(async move {
-        let _ended = tokio::io::copy(&mut from_server, &mut to_client).await;
-    });
+async fn forward(client: TcpStream, to: String, limits: [u64; 2], received: Arc<AtomicU64>) {
+    let Ok(server) = TcpStream::connect(to).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let cut = Arc::<AtomicBool>::default();
+    let [up, down] = limits;
+    let unread = Arc::<AtomicU64>::default();
+    let down = tokio::spawn(copy(from_server, to_client, down, (unread, Arc::clone(&cut))));
+    let to_server = copy(from_client, to_server, up, (received, Arc::clone(&cut)));
+    // Whichever ends first ends the other. The client learns of it once the server is done with
+    // what it got: `to_client` is closed with `down`.
+    drop(to_server.await);
+    let _ended = down.await;
+}
+
+/// Copies until the end, or until so many bytes were copied; from a cut on nothing arrives.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    limit: u64,
+    (count, cut): (Arc<AtomicU64>, Arc<AtomicBool>),
+) -> OwnedReadHalf {
     let mut buffer = vec![0; 16 * 1024];
-    let mut left = cut_after;
+    let mut left = limit;
     while left > 0 {
-        let Ok(count @ 1..) = from_client.read(&mut buffer).await else { break };
-        received.fetch_add(count as u64, Ordering::Relaxed);
-        if to_server.write_all(&buffer[..count]).await.is_err() {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+        count.fetch_add(read as u64, Ordering::Relaxed);
+        if !cut.load(Ordering::Relaxed) && to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        left = left.saturating_sub(count as u64);
+        left = left.saturating_sub(read as u64);
     }
-    down.abort();
+    // Before `to` is closed: what the server says to that is not to arrive.
+    cut.store(true, Ordering::Relaxed);
+    from
 }

@@ -1,0 +1,502 @@
+//! The build engine: buildah, without a daemon, in a sandbox.
+//!
+//! A build has three walls around it. The Dockerfile is a [`ResolvedDockerfile`]: it names only
+//! images that were imported here. Its steps run in containers, where the machine allows (`oci`).
+//! And the engine itself runs in a root directory that has the system's programs, the build context
+//! (read-only), the base images (read-only) and the build's own scratch, and nothing else: no data
+//! of the server's, no devices, no credentials.
+//!
+//! A build's storage is its own and is thrown away, so nothing that a build leaves behind can reach
+//! the next one.
+
+mod cgroup;
+mod layout;
+mod probe;
+mod sandbox;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use sbs_proto::{Digest, EngineRecord, Recipe};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use self::cgroup::Cgroup;
+use self::layout::CheckLayoutError;
+use self::sandbox::{Sandbox, Storage};
+use crate::build::dockerfile::{
+    LoadFileError, ResolvedDockerfile, load_ignore_file, open_directory,
+};
+use crate::build::failure::{Failure, StepError};
+use crate::build::log::BuildLog;
+use crate::tool::{Network, RunToolError};
+
+pub(crate) use self::probe::ProbeEngineError;
+
+/// How builds are run.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineSettings {
+    /// How long a build may print nothing.
+    pub(crate) idle_limit: Duration,
+    /// The isolation to use; the best that works where absent.
+    pub(crate) isolation: Option<Isolation>,
+    /// Processes and threads of all builds together, under `oci` isolation.
+    pub(crate) max_processes: u32,
+    /// What the steps of a Dockerfile can reach.
+    pub(crate) network: Network,
+    /// How long a build may take.
+    pub(crate) time_limit: Duration,
+}
+
+/// How a build's processes are kept apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Isolation {
+    /// A directory as root, with the weaker walls of the sandbox around it.
+    Chroot,
+    /// A container.
+    Oci(Runtime),
+}
+
+/// What makes containers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Runtime {
+    Crun,
+    Runc,
+}
+
+/// The engine, as it was found to work on this machine.
+#[derive(Debug)]
+pub(crate) struct Buildah {
+    root: PathBuf,
+    settings: EngineSettings,
+    version: String,
+    driver: Driver,
+    isolation: Isolation,
+    cgroup: Cgroup,
+    warnings: Vec<String>,
+    /// The names of the base images in the store.
+    bases: Mutex<HashSet<String>>,
+    /// Held by whoever changes the store.
+    importing: tokio::sync::Mutex<()>,
+}
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BuildRequest<'a> {
+    /// The Dockerfile, whose base images were imported.
+    pub(crate) dockerfile: &'a ResolvedDockerfile,
+    /// The time that everything in the image gets, in seconds since 1970.
+    pub(crate) epoch: i64,
+    /// An empty directory that becomes the image's OCI layout.
+    pub(crate) output: &'a Path,
+    /// The paths and build arguments.
+    pub(crate) recipe: &'a Recipe,
+    /// A directory of the build's own, on the file system of the engine's root. What the engine
+    /// puts there is gone when the build returns.
+    pub(crate) scratch: &'a Path,
+    /// The source. It is not changed.
+    pub(crate) work_tree: &'a Path,
+}
+
+/// An image that was built and checked.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Built {
+    /// The digest of the image manifest.
+    pub(crate) digest: Digest,
+    /// The OCI layout that holds it.
+    pub(crate) layout: PathBuf,
+    /// What built it, and how.
+    pub(crate) record: EngineRecord,
+}
+
+impl Buildah {
+    /// Finds out what works here: the version, the storage driver and the isolation, by building a
+    /// tiny image. What an earlier server left behind is removed.
+    ///
+    /// `root` is the engine's directory; it persists and belongs to one server.
+    pub(crate) async fn probe(
+        root: &Path,
+        settings: &EngineSettings,
+    ) -> Result<Self, ProbeEngineError> {
+        probe::probe(root, settings).await
+    }
+
+    /// Returns how builds are kept apart, such as `oci (runc)`.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Returns the engine's version.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns what the operator should know.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Tells whether a base image was imported under this name.
+    pub(crate) fn has_base(&self, name: &str) -> bool {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    /// Imports a base image, if it is not there: the one named `reference` in the OCI layout
+    /// `layout` gets the local name `name`, `registry/repository:sha256-<hex>`.
+    ///
+    /// The layout's bytes must have been checked: the name is taken on trust from then on, and it
+    /// ends in the annotations and the history of what is built on it.
+    pub(crate) async fn import_base(
+        &self,
+        layout: &Path,
+        reference: &str,
+        name: &str,
+        log: &BuildLog,
+        cancel: &CancellationToken,
+    ) -> Result<(), ImportBaseError> {
+        let _importing = self.importing.lock().await;
+        if self.has_base(name) {
+            return Ok(());
+        }
+        let prepare = |source| ImportBaseError::Prepare { source };
+        let scratch = tempfile::tempdir_in(self.root.join(TEMPORARY)).map_err(prepare)?;
+        let mut sandbox =
+            Sandbox::prepare(scratch.path(), &self.store(), self.driver, Storage::Import)
+                .map_err(prepare)?;
+        sandbox.bind("ro", layout, "/sbs/layout");
+        // One start of a sandbox for both: the starts are what takes the time.
+        let script = "id=$(buildah pull --quiet --signature-policy /sbs/run/policy.json \"$1\") \
+            && exec buildah tag \"$id\" \"$2\"";
+        // A layout of one Docker image is found without a name only.
+        let separator = if reference.is_empty() { "" } else { ":" };
+        let from = format!("oci:/sbs/layout{separator}{reference}");
+        let words = ["sh", "-c", script, "sh", &from, name].map(OsString::from);
+        sandbox
+            .tool(words)
+            .limits(self.settings.time_limit, self.settings.idle_limit)
+            .run(cancel, |_, line| log.output(line))
+            .await
+            .map_err(|source| ImportBaseError::Engine { name: name.to_owned(), source })?;
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Builds an image into an OCI layout, and checks what came out.
+    ///
+    /// The same request gives the same digest, on every machine with the same engine, as long as the
+    /// steps of the Dockerfile do the same.
+    pub(crate) async fn build(
+        &self,
+        request: &BuildRequest<'_>,
+        log: &BuildLog,
+        cancel: &CancellationToken,
+    ) -> Result<Built, BuildError> {
+        let command = command(request.recipe);
+        log.info(&format!("cmd={command}"));
+        if self.isolation == Isolation::Chroot {
+            log.warning(CHROOT_WARNING);
+        }
+        let digest = self
+            .run_build(request, cancel, |line| log.output(line))
+            .await
+            .map_err(|fault| BuildError { command, fault })?;
+        let record = EngineRecord {
+            arguments: request.recipe.arguments.clone(),
+            context: request.recipe.context.clone(),
+            dockerfile: request.recipe.dockerfile.clone(),
+            isolation: self.isolation.to_string(),
+            name: "buildah".to_owned(),
+            network: network_name(self.settings.network).to_owned(),
+            storage_driver: self.driver.to_string(),
+            version: self.version.clone(),
+        };
+        Ok(Built { digest, layout: request.output.to_owned(), record })
+    }
+
+    /// Builds; whatever happens, no process, storage or control group of the build is left.
+    async fn run_build(
+        &self,
+        request: &BuildRequest<'_>,
+        cancel: &CancellationToken,
+        mut on_line: impl FnMut(&[u8]) + Send,
+    ) -> Result<Digest, BuildFault> {
+        let sandbox = self.prepare_build(request)?;
+        let result = sandbox
+            .tool(self.arguments(request))
+            .limits(self.settings.time_limit, self.settings.idle_limit)
+            .run(cancel, |_, line| on_line(line))
+            .await;
+        let (cgroup, scratch) = (self.cgroup.clone(), request.scratch.to_owned());
+        let output = request.output.to_owned();
+        let rest = tokio::task::spawn_blocking(move || {
+            cgroup.remove_build(&scratch);
+            // Storage that stays is in the way of the next build with this scratch.
+            let removed = Sandbox::remove(&scratch);
+            result.map_err(BuildFault::of_tool)?;
+            removed.map_err(|source| BuildFault::Prepare { source })?;
+            layout::check(&output).map_err(|source| BuildFault::Layout { source })
+        });
+        rest.await.map_err(|_| BuildFault::Internal("the check of a built image panicked"))?
+    }
+
+    fn prepare_build(&self, request: &BuildRequest<'_>) -> Result<Sandbox, BuildFault> {
+        let prepare = |source| BuildFault::Prepare { source };
+        let context = |source| BuildFault::Context { source };
+        if request.dockerfile.has_mounts() && self.isolation == Isolation::Chroot {
+            // The engine would follow a link in the image to where it mounts.
+            return Err(BuildFault::Mounts);
+        }
+        if let (Some(url), Network::None) =
+            (request.dockerfile.remote_adds().first(), self.settings.network)
+        {
+            return Err(BuildFault::RemoteAdd { url: url.chars().take(MAX_SHOWN).collect() });
+        }
+        drop(open_directory(request.work_tree, &request.recipe.context).map_err(context)?);
+        let ignore = load_ignore_file(request.work_tree, request.recipe).map_err(context)?;
+        let mut sandbox =
+            Sandbox::prepare(request.scratch, &self.store(), self.driver, Storage::Build)
+                .map_err(prepare)?
+                .runs(self.isolation, self.settings.network);
+        sandbox.write("Dockerfile", request.dockerfile.text()).map_err(prepare)?;
+        sandbox.write("ignore", &ignore).map_err(prepare)?;
+        let context = request.work_tree.join(request.recipe.context.as_str());
+        sandbox.bind("ro", &context, "/sbs/context");
+        sandbox.bind("rw", request.output, "/sbs/output");
+        Ok(sandbox)
+    }
+
+    /// Returns the engine's command line. It shows in the process list: build arguments are public.
+    fn arguments(&self, request: &BuildRequest<'_>) -> Vec<OsString> {
+        let cgroup = self.cgroup.of_build(request.scratch);
+        let mut words: Vec<String> = BUILD.iter().map(ToString::to_string).collect();
+        match self.isolation {
+            Isolation::Chroot => {
+                // With these a process can leave a chroot or open the machine's disks.
+                words.extend(["--isolation=chroot", "--cap-drop=CAP_MKNOD"].map(String::from));
+                words.push("--cap-drop=CAP_SYS_CHROOT".to_owned());
+            }
+            Isolation::Oci(runtime) => {
+                words.extend(["--isolation=oci".to_owned(), format!("--runtime={runtime}")]);
+                words.push("--runtime-flag=root=/sbs/run/runtime".to_owned());
+                words.push(format!("--cgroup-parent={cgroup}"));
+            }
+        }
+        words.push(format!("--timestamp={}", request.epoch));
+        // Steps must not see what limits the machine happens to have.
+        let files = getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
+        let processes = getrlimit(Resource::Nproc).maximum.unwrap_or(MAX_NPROC).min(MAX_NPROC);
+        words.push(format!("--ulimit=nofile={}:{files}", files.min(1024)));
+        words.push(format!("--ulimit=nproc={processes}:{processes}"));
+        let given = &request.recipe.arguments;
+        let implied = request.dockerfile.arguments();
+        for (name, value) in implied.iter().filter(|(name, _)| !given.contains_key(*name)) {
+            words.push(format!("--build-arg={name}={value}"));
+        }
+        words.extend(given.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
+        words.extend(["--tag=oci:/sbs/output:latest", "/sbs/context"].map(String::from));
+        words.into_iter().map(OsString::from).collect()
+    }
+
+    /// Returns where base images are kept. Drivers cannot read each other's.
+    fn store(&self) -> PathBuf {
+        self.root.join(format!("store-{}", self.driver))
+    }
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            idle_limit: Duration::from_secs(30 * 60),
+            isolation: None,
+            max_processes: 16 * 1024,
+            network: Network::Host,
+            time_limit: Duration::from_secs(2 * 60 * 60),
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chroot => f.write_str("chroot"),
+            Self::Oci(runtime) => write!(f, "oci ({runtime})"),
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crun => "crun",
+            Self::Runc => "runc",
+        })
+    }
+}
+
+/// Why a base image was not imported.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum ImportBaseError {
+    /// The engine did not take it.
+    #[error("cannot import base image `{name}`")]
+    Engine { name: String, source: RunToolError },
+
+    /// A directory or file could not be made.
+    #[error("cannot prepare the import of a base image")]
+    Prepare { source: io::Error },
+}
+
+impl StepError for ImportBaseError {
+    fn failure(&self) -> Failure {
+        let (code, return_code) = match self {
+            Self::Engine { source: RunToolError::Cancelled, .. } => ("cancelled", 137),
+            Self::Engine { source, .. } => ("base_import", source.return_code()),
+            Self::Prepare { .. } => ("internal", 1),
+        };
+        Failure { code, command: "buildah pull".to_owned(), return_code }
+    }
+}
+
+/// An image was not built.
+#[derive(Debug, Error)]
+#[error("`{command}` did not build an image")]
+pub(crate) struct BuildError {
+    command: String,
+    #[source]
+    fault: BuildFault,
+}
+
+impl StepError for BuildError {
+    fn failure(&self) -> Failure {
+        let (code, return_code) = match &self.fault {
+            BuildFault::Context { .. } => ("bad_context", 125),
+            BuildFault::Engine { source } => match source {
+                RunToolError::Cancelled => ("cancelled", source.return_code()),
+                RunToolError::Idle { .. } | RunToolError::TimeLimit { .. } => {
+                    ("time_limit", source.return_code())
+                }
+                _ => ("internal", source.return_code()),
+            },
+            BuildFault::Failed { return_code } => ("build_failed", *return_code),
+            BuildFault::Internal(_) | BuildFault::Prepare { .. } => ("internal", 1),
+            BuildFault::Layout { .. } => ("bad_image", 1),
+            BuildFault::Mounts | BuildFault::RemoteAdd { .. } => ("bad_dockerfile", 125),
+        };
+        Failure { code, command: self.command.clone(), return_code }
+    }
+}
+
+/// Why an image was not built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum BuildFault {
+    /// The context or its ignore file cannot be used.
+    #[error("the build path cannot be used")]
+    Context { source: LoadFileError },
+
+    /// The engine did not run to its end.
+    #[error("the engine did not run to its end")]
+    Engine { source: RunToolError },
+
+    /// A step of the Dockerfile failed; the lines before say why.
+    #[error("the engine ended with return code {return_code}; the lines above say why")]
+    Failed { return_code: i32 },
+
+    /// A fault of ours.
+    #[error("internal fault: {0}")]
+    Internal(&'static str),
+
+    /// What the engine wrote is not an image.
+    #[error("the engine's output is refused")]
+    Layout { source: CheckLayoutError },
+
+    /// A step mounts something, which is safe in containers alone.
+    #[error("`RUN --mount` needs a server that can run containers; use COPY")]
+    Mounts,
+
+    /// A directory or file could not be made or removed.
+    #[error("cannot prepare the build's directory")]
+    Prepare { source: io::Error },
+
+    /// `ADD` of a URL where builds have no network.
+    #[error("`ADD {url}`: builds on this server have no network; put the file into the repository")]
+    RemoteAdd { url: String },
+}
+
+impl BuildFault {
+    fn of_tool(source: RunToolError) -> Self {
+        match source {
+            RunToolError::Failed { return_code, .. } => Self::Failed { return_code },
+            source => Self::Engine { source },
+        }
+    }
+}
+
+/// How the engine keeps files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Driver {
+    Overlay,
+    Vfs,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overlay => "overlay",
+            Self::Vfs => "vfs",
+        })
+    }
+}
+
+/// Returns the command as the v1 status and the log tell it, without a path of this machine.
+fn command(recipe: &Recipe) -> String {
+    format!("buildah build -f {} {}", recipe.dockerfile, recipe.context)
+}
+
+fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::Host => "host",
+        Network::None => "none",
+    }
+}
+
+/// Every option that the image's digest depends on is given, whatever the engine's defaults are.
+const BUILD: [&str; 18] = [
+    "buildah",
+    "build",
+    "--file=/sbs/run/Dockerfile",
+    "--ignorefile=/sbs/run/ignore",
+    "--signature-policy=/sbs/run/policy.json",
+    "--pull=never",
+    "--no-cache",
+    "--layers=false",
+    "--force-rm",
+    "--format=oci",
+    "--disable-compression=false",
+    "--identity-label=false",
+    "--http-proxy=false",
+    // The namespaces are ours, with a fixed host name; the engine's own would need a bridge.
+    "--network=host",
+    "--uts=host",
+    "--ulimit=core=0:0",
+    "--jobs=1",
+    "--quiet=false",
+];
+const CHROOT_WARNING: &str = "this machine cannot run containers: the steps of the Dockerfile run \
+    in a chroot, which keeps them apart less well; the build record says so";
+/// The directory in the engine's root for what does not outlive a call.
+const TEMPORARY: &str = "tmp";
+const MAX_FILES: u64 = 65_536;
+const MAX_NPROC: u64 = 32_768;
+const MAX_SHOWN: usize = 120;
+
+#[cfg(test)]
+mod tests;
