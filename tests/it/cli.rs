@@ -27,7 +27,7 @@ fn the_exit_code_tells_what_went_wrong() -> Result<()> {
     run(&world, &["status"], 2, "RUNTIME_TYPE")?;
     world.sbs.set("RUNTIME_TYPE", "vpc")?;
     world.server.terminate()?;
-    run(&world, &["status"], 3, "localhost")?;
+    run(&world, &["status"], 3, "cannot be reached")?;
 
     let mut command = world.sbs.command(&[])?;
     let told = outcome(command.args(["--env", "no-such-config.json", "status"]))?;

@@ -14,8 +14,8 @@ pub struct Args {
 pub(crate) enum Command {
     /// Run the server
     ///
-    /// The certificates come from the environment variables CLIENT_CA, CLIENT_CRT, SERVER_CRT and
-    /// SERVER_KEY, each base64 of PEM; `sbs instance-env` prints them.
+    /// The certificates come from the environment variables `CLIENT_CA`, `CLIENT_CRT`, `SERVER_CRT` and
+    /// `SERVER_KEY`, each base64 of PEM; `sbs instance-env` prints them.
     Run {
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]

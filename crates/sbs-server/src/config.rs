@@ -166,12 +166,13 @@ impl Identity {
     fn from_variables(
         get: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, LoadIdentityError> {
-        let required = |name| decode(name, get(name)).and_then(|text| {
-            text.ok_or(LoadIdentityError::Missing { name })
-        });
+        let required = |name| {
+            decode(name, get(name)).and_then(|text| text.ok_or(LoadIdentityError::Missing { name }))
+        };
         Ok(Self {
             client_ca: required("CLIENT_CA")?.to_string(),
-            client_certificate: decode("CLIENT_CRT", get("CLIENT_CRT"))?.map(|text| text.to_string()),
+            client_certificate: decode("CLIENT_CRT", get("CLIENT_CRT"))?
+                .map(|text| text.to_string()),
             server_certificate: required("SERVER_CRT")?.to_string(),
             server_key: required("SERVER_KEY")?,
         })

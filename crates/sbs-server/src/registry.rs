@@ -78,11 +78,11 @@ impl Default for Limits {
             attempts: 6,
             connect: Duration::from_secs(10),
             first_pause: Duration::from_millis(500),
-            idle: Duration::from_secs(60),
-            longest_pause: Duration::from_secs(60),
-            reply: Duration::from_secs(120),
+            idle: Duration::from_mins(1),
+            longest_pause: Duration::from_mins(1),
+            reply: Duration::from_mins(2),
             // 10 GiB at 1.5 MB/s.
-            transfer: Duration::from_secs(2 * 60 * 60),
+            transfer: Duration::from_hours(2),
         }
     }
 }
@@ -227,7 +227,9 @@ impl Session {
             }
         };
         let digest = sbs_crypto::digest(&bytes);
-        if let Target::Digest(expected) = target && digest != expected {
+        if let Target::Digest(expected) = target
+            && digest != expected
+        {
             let (host, what) = (self.host().to_owned(), "image manifest");
             return Err(RegistryError::DigestMismatch { host, what, expected, actual: digest });
         }
@@ -299,11 +301,14 @@ impl Session {
     ) -> Result<(DocumentKind, String), RegistryError> {
         let own: OwnType = serde_json::from_slice(bytes)
             .map_err(|_| self.malformed("an image manifest that is not JSON"))?;
-        if let (Some(theirs), Some(own)) = (&response_type, &own.media_type) && theirs != own {
+        if let (Some(theirs), Some(own)) = (&response_type, &own.media_type)
+            && theirs != own
+        {
             return Err(self.malformed("an image manifest of two types at once"));
         }
         let media_type = response_type.or(own.media_type);
-        let media_type = media_type.ok_or_else(|| self.malformed("an image manifest without type"))?;
+        let media_type =
+            media_type.ok_or_else(|| self.malformed("an image manifest without type"))?;
         let kind = DocumentKind::of(&media_type);
         Ok((kind.ok_or_else(|| self.malformed("an image manifest of another type"))?, media_type))
     }

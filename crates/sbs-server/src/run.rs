@@ -28,10 +28,8 @@ pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
 }
 
 async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> {
-    let pinning = match settings.client.pin_certificate {
-        true => Pinning::Certificate,
-        false => Pinning::Authority,
-    };
+    let pinning =
+        if settings.client.pin_certificate { Pinning::Certificate } else { Pinning::Authority };
     let tls = Tls::new(identity, pinning)?;
     let root = load_root_secret(&settings.root_secret_file)?;
     let store = Store::open(&settings.data_directory)?;
@@ -101,7 +99,9 @@ pub(crate) enum RunError {
     RootSecret { path: PathBuf, source: ParseRootSecretError },
 
     /// The root secret cannot be read.
-    #[error("the root secret cannot be read; make one: head -c 32 /dev/urandom > FILE; chmod 600 FILE")]
+    #[error(
+        "the root secret cannot be read; make one: head -c 32 /dev/urandom > FILE; chmod 600 FILE"
+    )]
     RootSecretFile { source: ReadSecretFileError },
 
     /// The runtime cannot start.

@@ -46,9 +46,9 @@ impl AuthenticatedPeer {
 /// Which client certificates are accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Pinning {
-    /// Every valid one under CLIENT_CA.
+    /// Every valid one under `CLIENT_CA`.
     Authority,
-    /// Only that of CLIENT_CRT.
+    /// Only that of `CLIENT_CRT`.
     Certificate,
 }
 
@@ -103,7 +103,7 @@ impl Tls {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum MakeTlsError {
-    /// CLIENT_CA is no certificate authority.
+    /// `CLIENT_CA` is no certificate authority.
     #[error("CLIENT_CA cannot be used")]
     ClientCa { source: rustls::Error },
 
@@ -125,7 +125,12 @@ pub(crate) enum MakeTlsError {
 }
 
 /// Accepts connections until `stop`, then lets those that run end.
-pub(crate) async fn serve(listener: TcpListener, tls: Tls, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Tls,
+    router: Router,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {

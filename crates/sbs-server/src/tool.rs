@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +54,8 @@ impl Tool {
             environment: Vec::new(),
             directory: PathBuf::from("/"),
             network: Network::Host,
-            time_limit: Duration::from_secs(60),
-            idle_limit: Duration::from_secs(60),
+            time_limit: Duration::from_mins(1),
+            idle_limit: Duration::from_mins(1),
         }
     }
 
@@ -110,42 +110,9 @@ impl Tool {
         cancel: &CancellationToken,
         mut on_line: impl FnMut(Output, &[u8]) + Send,
     ) -> Result<(), RunToolError> {
-        let mut child = self.spawn()?;
-        let taken = child.stdout.take().zip(child.stderr.take());
-        let (stdout, stderr) =
-            taken.ok_or(RunToolError::Internal("a tool was started without its pipes"))?;
-        let outcome = {
-            let pump = self.pump(stdout, stderr, &mut on_line);
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(RunToolError::Cancelled),
-                () = tokio::time::sleep(self.time_limit) => Err(RunToolError::TimeLimit {
-                    program: self.program,
-                    seconds: self.time_limit.as_secs(),
-                }),
-                result = pump => result,
-            }
-        };
-        let status = match outcome {
-            // The outputs are closed: what is left is the exit, unless the tool lingers.
-            Ok(()) => tokio::select! {
-                status = child.wait() => status,
-                () = cancel.cancelled() => { kill_all(&mut child).await; return Err(RunToolError::Cancelled) }
-            },
-            Err(error) => {
-                kill_all(&mut child).await;
-                return Err(error);
-            }
-        };
-        let status =
-            status.map_err(|source| RunToolError::Start { program: self.program, source })?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(RunToolError::Failed {
-            program: self.program,
-            return_code: status.code().unwrap_or(137),
-        })
+        let (mut child, stdout, stderr) = self.spawn()?;
+        let pump = self.pump(stdout, stderr, &mut on_line);
+        self.supervise(&mut child, cancel, pump).await
     }
 
     /// Runs the tool and returns its standard output, at most `max_bytes` of it.
@@ -155,68 +122,66 @@ impl Tool {
         max_bytes: usize,
         mut on_error_line: impl FnMut(&[u8]) + Send,
     ) -> Result<Vec<u8>, RunToolError> {
-        let mut child = self.spawn()?;
-        let taken = child.stdout.take().zip(child.stderr.take());
-        let (mut stdout, stderr) =
-            taken.ok_or(RunToolError::Internal("a tool was started without its pipes"))?;
-        let mut bytes = Vec::new();
-        let outcome = {
-            let read = async {
-                let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-                let failed = |source| RunToolError::Output { program: self.program, source };
-                let out = async {
-                    let read = (&mut stdout).take(limit).read_to_end(&mut bytes).await;
-                    match read.map_err(failed)? {
-                        // The tool is not waited for: nobody reads on.
-                        read if read > max_bytes => {
-                            Err(RunToolError::TooMuchOutput { program: self.program, max_bytes })
-                        }
-                        _ => Ok(()),
-                    }
-                };
-                let mut lines = Lines::default();
-                let err = async {
-                    let mut stderr = stderr;
-                    let mut buffer = vec![0; READ_BYTES];
-                    loop {
-                        let read = stderr.read(&mut buffer).await.map_err(failed)?;
-                        let Some(chunk) = buffer.get(..read).filter(|c| !c.is_empty()) else {
-                            lines.finish(&mut on_error_line);
-                            return Ok(());
-                        };
-                        lines.push(chunk, &mut on_error_line);
-                    }
-                };
-                tokio::try_join!(out, err)
-            };
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(RunToolError::Cancelled),
-                () = tokio::time::sleep(self.time_limit) => Err(RunToolError::TimeLimit {
-                    program: self.program,
-                    seconds: self.time_limit.as_secs(),
-                }),
-                result = read => result.map(|_| ()),
-            }
+        let (mut child, stdout, stderr) = self.spawn()?;
+        let read = async {
+            let out = self.collect(stdout, max_bytes);
+            let mut on_line = |_: Output, line: &[u8]| on_error_line(line);
+            let err = self.pump(tokio::io::empty(), stderr, &mut on_line);
+            // Too much output is not read on: the tool is ended without waiting for it.
+            tokio::try_join!(out, err).map(|(bytes, ())| bytes)
         };
-        if let Err(error) = outcome {
-            kill_all(&mut child).await;
-            return Err(error);
-        }
-        let status = child
-            .wait()
-            .await
-            .map_err(|source| RunToolError::Start { program: self.program, source })?;
-        if status.success() {
-            return Ok(bytes);
-        }
-        Err(RunToolError::Failed {
-            program: self.program,
-            return_code: status.code().unwrap_or(137),
-        })
+        self.supervise(&mut child, cancel, read).await
     }
 
-    fn spawn(&self) -> Result<Child, RunToolError> {
+    /// Waits for what is done with the outputs and then for the tool's end. However it comes out,
+    /// every process of the tool is gone when this returns.
+    async fn supervise<T>(
+        &self,
+        child: &mut Child,
+        cancel: &CancellationToken,
+        work: impl Future<Output = Result<T, RunToolError>>,
+    ) -> Result<T, RunToolError> {
+        let program = self.program;
+        let run = async {
+            let done = work.await?;
+            let status = child.wait().await;
+            let status = status.map_err(|source| RunToolError::Start { program, source })?;
+            if status.success() {
+                return Ok(done);
+            }
+            Err(RunToolError::Failed { program, return_code: status.code().unwrap_or(137) })
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(RunToolError::Cancelled),
+            () = tokio::time::sleep(self.time_limit) => {
+                Err(RunToolError::TimeLimit { program, seconds: self.time_limit.as_secs() })
+            }
+            outcome = run => outcome,
+        };
+        if outcome.is_err() {
+            kill_all(child).await;
+        }
+        outcome
+    }
+
+    /// Reads an output to its end; one that is longer than `max_bytes` is an error.
+    async fn collect(
+        &self,
+        output: impl AsyncRead + Unpin,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, RunToolError> {
+        let program = self.program;
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
+        let read = output.take(limit).read_to_end(&mut bytes).await;
+        if read.map_err(|source| RunToolError::Output { program, source })? > max_bytes {
+            return Err(RunToolError::TooMuchOutput { program, max_bytes });
+        }
+        Ok(bytes)
+    }
+
+    fn spawn(&self) -> Result<(Child, ChildStdout, ChildStderr), RunToolError> {
         #[expect(clippy::disallowed_methods, reason = "this module is where processes start")]
         let mut command = Command::new("setpriv");
         // setpriv makes the kernel kill unshare when the server dies, unshare makes it kill the
@@ -242,7 +207,13 @@ impl Tool {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command.spawn().map_err(|source| RunToolError::Start { program: self.program, source })
+        let started = command.spawn();
+        let mut child =
+            started.map_err(|source| RunToolError::Start { program: self.program, source })?;
+        match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), Some(stderr)) => Ok((child, stdout, stderr)),
+            _ => Err(RunToolError::Internal("a tool was started without its pipes")),
+        }
     }
 
     /// Reads both outputs until they are closed or nothing has come for the idle limit.
@@ -367,12 +338,11 @@ async fn read_some(input: &mut (impl AsyncRead + Unpin), source: &mut Source) ->
 
 fn hand_on(source: &mut Source, read: usize, on_line: &mut impl FnMut(&[u8])) {
     let Some((lines, buffer)) = source else { return };
-    match buffer.get(..read).filter(|chunk| !chunk.is_empty()) {
-        Some(chunk) => lines.push(chunk, on_line),
-        None => {
-            lines.finish(on_line);
-            *source = None;
-        }
+    if let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) {
+        lines.push(chunk, on_line);
+    } else {
+        lines.finish(on_line);
+        *source = None;
     }
 }
 
@@ -475,12 +445,12 @@ mod tests {
     async fn b7_limits_end_a_tool_with_everything_it_started() {
         let marker = format!("sleep 31{}", std::process::id());
         let endless = shell(&format!("{marker} & setsid {marker} & echo x; {marker}"));
-        let endless = endless.limits(Duration::from_millis(300), Duration::from_secs(60));
+        let endless = endless.limits(Duration::from_millis(300), Duration::from_mins(1));
         let (result, _) = lines(&endless).await;
         assert!(matches!(result, Err(RunToolError::TimeLimit { .. })), "{result:?}");
         assert_eq!(running(&marker), 0);
 
-        let idle = endless.limits(Duration::from_secs(60), Duration::from_millis(300));
+        let idle = endless.limits(Duration::from_mins(1), Duration::from_millis(300));
         let (result, _) = lines(&idle).await;
         assert!(matches!(result, Err(RunToolError::Idle { .. })), "{result:?}");
         assert_eq!(running(&marker), 0);

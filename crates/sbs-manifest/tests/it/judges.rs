@@ -123,7 +123,7 @@ fn the_tar_crate_reads_what_was_packed() {
     assert_eq!(names[6..], expected);
 }
 
-/// The source of a manifest can be proved with git alone.
+/// The second recipe of `docs/formats/manifest.md`, "Verifying by hand".
 #[test]
 fn git_hashes_the_source_to_the_recorded_tree() {
     let (directory, build) = manifest_on_disk();

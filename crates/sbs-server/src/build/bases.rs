@@ -85,10 +85,8 @@ async fn resolve(
         (None, None) => reference.with_tag(latest.clone()),
         _ => reference.clone(),
     };
-    let target = named.digest().map_or_else(
-        || Target::Tag(named.tag().unwrap_or(&latest)),
-        Target::Digest,
-    );
+    let target =
+        named.digest().map_or_else(|| Target::Tag(named.tag().unwrap_or(&latest)), Target::Digest);
     let top = session.manifest(reference.repository(), target).await?;
     let digest = top.digest;
     let image = match top.kind {
@@ -131,7 +129,8 @@ async fn download(
     let manifest = ImageManifest::parse(&image.bytes)?;
     let blobs = manifest.blobs();
     let bytes = blobs.iter().try_fold(0_u64, |sum, blob| sum.checked_add(blob.size));
-    if bytes.is_none_or(|bytes| bytes > MAX_IMAGE_BYTES) || manifest.config.size > MAX_CONFIG_BYTES {
+    if bytes.is_none_or(|bytes| bytes > MAX_IMAGE_BYTES) || manifest.config.size > MAX_CONFIG_BYTES
+    {
         return Err(ResolveFault::TooLarge);
     }
     let finished = cache.join(image.digest.to_hex());

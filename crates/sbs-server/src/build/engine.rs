@@ -314,11 +314,11 @@ impl Buildah {
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
-            idle_limit: Duration::from_secs(30 * 60),
+            idle_limit: Duration::from_mins(30),
             isolation: None,
             max_processes: 16 * 1024,
             network: Network::Host,
-            time_limit: Duration::from_secs(2 * 60 * 60),
+            time_limit: Duration::from_hours(2),
         }
     }
 }

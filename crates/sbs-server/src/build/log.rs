@@ -193,7 +193,7 @@ const TAIL_LINES: usize = 1000;
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Seek as _};
+    use std::io::Seek as _;
 
     use super::*;
 
@@ -204,10 +204,8 @@ mod tests {
     }
 
     fn text(mut reader: File) -> String {
-        let mut text = String::new();
         reader.rewind().unwrap();
-        reader.read_to_string(&mut text).unwrap();
-        text
+        std::io::read_to_string(reader).unwrap()
     }
 
     #[test]

@@ -18,6 +18,7 @@ use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
@@ -92,7 +93,6 @@ impl Stopped {
         Self { code: "interrupted", command, return_code: 137 }
     }
 }
-
 
 impl Environment {
     /// Prepares what builds need: looks at the engine, reads the settings' files.
@@ -191,9 +191,12 @@ fn masks(definition: &Definition) -> Masks {
         masks.add(key.expose(), "<GITHUB_KEY>");
     }
     if let Some((user, password)) = definition.source.url.credentials() {
-        // A token can stand in either place.
-        masks.add(password.expose(), "<PASSWORD>");
-        masks.add(user, "<USERNAME>");
+        // A token can stand in either place; in the URL its odd characters are percent-encoded.
+        for (text, shown) in [(password.expose(), "<PASSWORD>"), (user, "<USERNAME>")] {
+            masks.add(text, shown);
+            let decoded = Zeroizing::new(fetch::percent_decode(text));
+            masks.add(&String::from_utf8_lossy(&decoded), shown);
+        }
     }
     masks
 }
@@ -205,7 +208,7 @@ async fn steps(
     report: &(dyn Fn(StatusText) + Sync),
 ) -> Result<Recorded, Stopped> {
     let done = |step| report(StatusText::done(step));
-    clean(job, log).map_err(|error| stop(log, error))?;
+    clean(job, log).map_err(|error| stop(log, &error))?;
     done(Step::CleanedUp);
     let fetched = fetch(environment, job, log).await?;
     done(Step::GithubCloned);
@@ -236,11 +239,7 @@ fn clean(job: &Job, log: &BuildLog) -> Result<(), LocalError> {
     Ok(())
 }
 
-async fn fetch(
-    environment: &Environment,
-    job: &Job,
-    log: &BuildLog,
-) -> Result<Fetched, Stopped> {
+async fn fetch(environment: &Environment, job: &Job, log: &BuildLog) -> Result<Fetched, Stopped> {
     let settings = &environment.settings.git;
     let defaults = FetchLimits::default();
     let limits = FetchLimits {
@@ -256,8 +255,8 @@ async fn fetch(
         limits: &limits,
     };
     let fetched = fetch::fetch(&request, log, &job.cancel).await;
-    let fetched = fetched.map_err(|error| stop(log, error))?;
-    record::check_source(&fetched).map_err(|error| stop(log, error))?;
+    let fetched = fetched.map_err(|error| stop(log, &error))?;
+    record::check_source(&fetched).map_err(|error| stop(log, &error))?;
     log.info(&format!("commit {}", fetched.record.commit));
     Ok(fetched)
 }
@@ -271,9 +270,9 @@ async fn build(
 ) -> Result<(Built, Vec<ResolvedBase>), Stopped> {
     let definition = &job.definition;
     let recipe = &definition.recipe;
-    let text = dockerfile::load(&fetched.work_tree, recipe).map_err(|error| stop(log, error))?;
+    let text = dockerfile::load(&fetched.work_tree, recipe).map_err(|error| stop(log, &error))?;
     let plan = dockerfile::plan(&text, &recipe.arguments, &definition.base.server)
-        .map_err(|error| stop(log, error))?;
+        .map_err(|error| stop(log, &error))?;
     for warning in plan.warnings() {
         log.warning(warning);
     }
@@ -284,11 +283,11 @@ async fn build(
         log,
     };
     let bases = resolve_bases(plan.images(), sources, &job.cancel).await;
-    let bases = bases.map_err(|error| stop(log, error))?;
+    let bases = bases.map_err(|error| stop(log, &error))?;
     for base in &bases {
         let (engine, name) = (&environment.engine, local_name(base));
         let imported = engine.import_base(&base.layout, "", &name, log, &job.cancel).await;
-        imported.map_err(|error| stop(log, error))?;
+        imported.map_err(|error| stop(log, &error))?;
     }
     let resolved = plan.rewrite(|reference| {
         // Every image of the plan was resolved; a name that is not there fails the build.
@@ -304,7 +303,7 @@ async fn build(
         work_tree: &fetched.work_tree,
     };
     let built = environment.engine.build(&request, log, &job.cancel).await;
-    Ok((built.map_err(|error| stop(log, error))?, bases))
+    Ok((built.map_err(|error| stop(log, &error))?, bases))
 }
 
 /// Returns the name that a base image has in the engine: it says what was used, and is the same on
@@ -329,15 +328,15 @@ async fn release(
     let session = environment
         .registry
         .for_registry(destination.registry(), credentials, log)
-        .map_err(|error| stop(log, SessionError(error)))?;
+        .map_err(|error| stop(log, &SessionError(error)))?;
     let (key, cancel) = (job.keys.image(), &job.cancel);
     let published = publish(&built.layout, built.digest, &destination, &session, cancel).await;
-    let published = published.map_err(|error| stop(log, error))?;
+    let published = published.map_err(|error| stop(log, &error))?;
     let signed = sign::sign(published, key, &session, cancel).await;
-    let signed = signed.map_err(|error| stop(log, error))?;
+    let signed = signed.map_err(|error| stop(log, &error))?;
     let confirmed = sign::read_back(signed, &key.verifying_key(), &session, cancel).await;
-    let confirmed = confirmed.map_err(|error| stop(log, error))?;
-    sign::tag(confirmed, &session, cancel).await.map_err(|error| stop(log, error))
+    let confirmed = confirmed.map_err(|error| stop(log, &error))?;
+    sign::tag(confirmed, &session, cancel).await.map_err(|error| stop(log, &error))
 }
 
 /// What the steps before leave for the record.
@@ -355,10 +354,9 @@ async fn keep(
     evidence: Evidence,
     log: &BuildLog,
 ) -> Result<Recorded, Stopped> {
-    let (build_name, record) = describe(environment, job, &evidence).map_err(|e| stop(log, e))?;
+    let (build_name, record) = describe(environment, job, &evidence).map_err(|e| stop(log, &e))?;
     let image = evidence.tagged.reference().with_digest(evidence.tagged.digest()).to_string();
-    let status =
-        BuildStatus { status: StatusText::done(Step::Success), ..record.status.clone() };
+    let status = BuildStatus { status: StatusText::done(Step::Success), ..record.status.clone() };
     log.info(&format!("create manifest: {}; image={image}", build_name.manifest_name()));
     let packed = {
         let (build_name, keys) = (build_name.clone(), Arc::clone(&job.keys));
@@ -372,7 +370,7 @@ async fn keep(
                 record: &record,
             };
             let packed = record::pack(&evidence.tagged, &request);
-            packed.map_err(|error| stop(&log, error))
+            packed.map_err(|error| stop(&log, &error))
         })
         .await
     };
@@ -418,8 +416,8 @@ fn describe(
 }
 
 /// Writes an error to the build log and turns it into what the status says.
-fn stop(log: &BuildLog, error: impl StepError) -> Stopped {
-    log.error(&chain(&error));
+fn stop(log: &BuildLog, error: &impl StepError) -> Stopped {
+    log.error(&chain(error));
     let Failure { code, command, return_code } = error.failure();
     Stopped { code, command, return_code }
 }
@@ -484,10 +482,8 @@ pub(crate) enum PrepareError {
 fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {
     let extra_ca_pem = match &settings.registry.ca_file {
         None => Vec::new(),
-        Some(path) => std::fs::read(path).map_err(|source| PrepareError::RegistryAuthorities {
-            path: path.clone(),
-            source,
-        })?,
+        Some(path) => std::fs::read(path)
+            .map_err(|source| PrepareError::RegistryAuthorities { path: path.clone(), source })?,
     };
     Ok(RegistryTrust { extra_ca_pem, token_hosts: settings.registry.token_hosts.clone() })
 }
@@ -495,6 +491,5 @@ fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {
 const SOURCE: &str = "source";
 const SCRATCH: &str = "scratch";
 const LAYOUT: &str = "image";
-const NAME_TIME: &[BorrowedFormatItem<'_>] = format_description!(
-    "[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]"
-);
+const NAME_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");

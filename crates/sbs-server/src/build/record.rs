@@ -1,7 +1,8 @@
 //! The record step: the manifest is packed, signed, verified and put into its place.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -38,10 +39,8 @@ pub(crate) fn check_source(fetched: &Fetched) -> Result<(), PackError> {
     for entry in fetched.tree_listing.split(|byte| *byte == 0) {
         let Some(tab) = entry.iter().position(|byte| *byte == b'\t') else { continue };
         let path = entry.get(tab + 1..).unwrap_or_default();
-        SourceEntry::new(path, SourceKind::File(0)).map_err(|source| PackError::Name {
-            name: shown(path),
-            source,
-        })?;
+        SourceEntry::new(path, SourceKind::File(0))
+            .map_err(|source| PackError::Name { name: shown(path), source })?;
     }
     Ok(())
 }
@@ -74,10 +73,10 @@ pub(crate) fn pack(_tagged: &Tagged, request: &PackRequest<'_>) -> Result<(), Pa
     verify(outer.path(), directory, request, &limits)?;
     let pem = request.keys.manifest().verifying_key().to_pem();
     replace_file(&request.files.public_key(), pem.as_bytes()).map_err(at("the public key"))?;
-    let path = outer.into_temp_path().keep().map_err(|error| PackError::Io {
-        what: "the manifest",
-        source: error.error,
-    })?;
+    let path = outer
+        .into_temp_path()
+        .keep()
+        .map_err(|error| PackError::Io { what: "the manifest", source: error.error })?;
     move_into_place(&path, &request.files.manifest(&name)).map_err(at("the manifest"))
 }
 
@@ -98,12 +97,11 @@ fn write_inner(
         log_size,
     };
     let mut writer = InnerWriter::begin(BufWriter::new(spool), materials, limits)?;
-    add_directory(&mut writer, &request.fetched.work_tree, &mut Vec::new())?;
+    add_directory(&mut writer, &request.fetched.work_tree, &[])?;
     let (out, digest, size) = writer.finish()?;
-    let mut spool = out.into_inner().map_err(|error| PackError::Io {
-        what: "a temporary file",
-        source: error.into_error(),
-    })?;
+    let mut spool = out
+        .into_inner()
+        .map_err(|error| PackError::Io { what: "a temporary file", source: error.into_error() })?;
     spool.rewind().map_err(at("a temporary file"))?;
     Ok((spool, digest, size))
 }
@@ -112,14 +110,14 @@ fn write_inner(
 fn add_directory<W: io::Write>(
     writer: &mut InnerWriter<W>,
     top: &Path,
-    path: &mut Vec<u8>,
+    path: &[u8],
 ) -> Result<(), PackError> {
     let at = |source| PackError::Io { what: "the work tree", source };
-    let directory = top.join(std::ffi::OsStr::from_bytes(path));
+    let directory = top.join(OsStr::from_bytes(path));
     let mut entries = Vec::new();
     for entry in fs::read_dir(directory).map_err(at)? {
         let entry = entry.map_err(at)?;
-        let mut name = path.clone();
+        let mut name = path.to_vec();
         if !name.is_empty() {
             name.push(b'/');
         }
@@ -142,11 +140,11 @@ fn add_directory<W: io::Write>(
         entries.push((source_entry, kind, name, entry.path()));
     }
     entries.sort_by_cached_key(|(entry, ..)| entry.sort_key());
-    for (entry, kind, mut name, on_disk) in entries {
+    for (entry, kind, name, on_disk) in entries {
         match kind {
             SourceKind::Directory => {
                 writer.add_source(&entry, io::empty())?;
-                add_directory(writer, top, &mut name)?;
+                add_directory(writer, top, &name)?;
             }
             SourceKind::Link(_) => {
                 let target = fs::read_link(on_disk).map_err(at)?.into_os_string().into_vec();
@@ -181,7 +179,8 @@ fn verify(
     let unverified = UnverifiedManifest::read(archive, spool, Compatibility::Strict, limits)?;
     let report = unverified.verify(&key)?.check();
     if report.any_failed() {
-        let failed = report.checks().iter().find(|check| matches!(check.outcome, Outcome::Failed(_)));
+        let failed =
+            report.checks().iter().find(|check| matches!(check.outcome, Outcome::Failed(_)));
         let name = failed.map_or("a check", |check| check.name.as_str());
         return Err(PackError::Check { name });
     }

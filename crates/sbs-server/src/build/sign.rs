@@ -5,6 +5,8 @@
 
 mod simple;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use sbs_crypto::{ImageSigningKey, ImageVerifyingKey, SignError, digest as digest_of};
 use sbs_proto::{Digest, ImageReference, ImageTag};
@@ -78,10 +80,13 @@ pub(crate) async fn read_back(
 ) -> Result<Confirmed, ReleaseError> {
     let image = signed.published.destination().clone();
     let work = async {
-        let patiently = Patience::new(session);
-        patiently.retry(async || check_served(&signed.published, session).await).await?;
-        let check = async || check_signature(&signed.published, key, session).await;
-        patiently.retry(check).await?;
+        let mut patience = Patience::new(session);
+        while let Err(fault) = check_served(&signed.published, session).await {
+            patience.wait(fault).await?;
+        }
+        while let Err(fault) = check_signature(&signed.published, key, session).await {
+            patience.wait(fault).await?;
+        }
         session.log().info(&format!("{image}: image and signature were read back and verified"));
         Ok(Confirmed(signed))
     };
@@ -102,14 +107,10 @@ pub(crate) async fn tag(
         let size = manifest.len();
         let target = Target::Tag(&tag);
         session.push_manifest(repository, target, media_type::OCI_IMAGE, manifest).await?;
-        let check = async || {
-            let served = session.manifest(repository, target).await?;
-            if served.digest == digest {
-                return Ok(());
-            }
-            Err(ReleaseFault::TagMoved { expected: digest, actual: served.digest })
-        };
-        Patience::new(session).retry(check).await?;
+        let mut patience = Patience::new(session);
+        while let Err(fault) = check_tag(&published, target, session).await {
+            patience.wait(fault).await?;
+        }
         session.log().info(&format!("{tag}: digest: {digest} size: {size}"));
         Ok(Tagged { reference: image.clone(), digest })
     };
@@ -140,7 +141,10 @@ async fn push_signature(
 ) -> Result<(), ReleaseFault> {
     // What is signed is what the engine made and the registry serves; if these are two things,
     // nothing is.
-    Patience::new(session).retry(async || check_manifest(published, session).await).await?;
+    let mut patience = Patience::new(session);
+    while let Err(fault) = check_manifest(published, session).await {
+        patience.wait(fault).await?;
+    }
 
     let (image, digest) = (published.destination(), published.digest());
     let repository = image.repository();
@@ -245,32 +249,43 @@ async fn check_signature(
     Err(ReleaseFault::Unsigned)
 }
 
+/// Checks that the tag points to the image.
+async fn check_tag(
+    published: &Published,
+    tag: Target<'_>,
+    session: &Session,
+) -> Result<(), ReleaseFault> {
+    let expected = published.digest();
+    let actual = session.manifest(published.destination().repository(), tag).await?.digest;
+    if actual == expected { Ok(()) } else { Err(ReleaseFault::TagMoved { expected, actual }) }
+}
+
 fn signature_tag(digest: Digest) -> Result<ImageTag, RegistryError> {
     simple::tag(digest).map_err(|_| RegistryError::Internal("the tag of a signature"))
 }
 
-/// Looks again for what was just pushed: some registries show it only after a while.
-#[derive(Clone, Copy, Debug)]
-struct Patience<'a>(&'a Session);
+/// Waits for what was just pushed to show: with some registries that takes a while.
+#[derive(Debug)]
+struct Patience {
+    left: u32,
+    pause: Duration,
+}
 
-impl<'a> Patience<'a> {
-    fn new(session: &'a Session) -> Self {
-        Self(session)
+impl Patience {
+    fn new(session: &Session) -> Self {
+        let limits = session.limits();
+        Self { left: limits.attempts.saturating_sub(1), pause: limits.first_pause }
     }
 
-    async fn retry(
-        self,
-        mut look: impl AsyncFnMut() -> Result<(), ReleaseFault>,
-    ) -> Result<(), ReleaseFault> {
-        let mut pause = self.0.limits().first_pause;
-        for _ in 1..self.0.limits().attempts {
-            match look().await {
-                Err(fault) if fault.may_pass() => sleep(pause).await,
-                result => return result,
-            }
-            pause = pause.saturating_mul(2);
+    /// Waits before the next look, or returns the fault if no other look is worth it.
+    async fn wait(&mut self, fault: ReleaseFault) -> Result<(), ReleaseFault> {
+        if self.left == 0 || !fault.may_pass() {
+            return Err(fault);
         }
-        look().await
+        self.left -= 1;
+        sleep(self.pause).await;
+        self.pause = self.pause.saturating_mul(2);
+        Ok(())
     }
 }
 

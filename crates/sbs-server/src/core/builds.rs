@@ -110,9 +110,8 @@ impl Builds {
     /// Removes all but the newest `keep` builds; the newest that succeeded always stays.
     pub(crate) fn retain(&self, keep: usize) -> Result<(), KeepError> {
         let builds = self.newest_first()?;
-        let newest_success = builds
-            .iter()
-            .position(|(journal, _)| journal.phase == Phase::Succeeded);
+        let newest_success =
+            builds.iter().position(|(journal, _)| journal.phase == Phase::Succeeded);
         for (at, (_, files)) in builds.iter().enumerate() {
             if at >= keep && Some(at) != newest_success {
                 remove_directory(&files.0).map_err(KeepError::io("an old build"))?;

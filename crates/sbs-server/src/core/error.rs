@@ -41,7 +41,7 @@ pub(crate) enum SetDefinitionError {
     #[error("the server is initialised and holds keys; use `update`, or send the SECRET of before")]
     KeysExist,
 
-    /// `init` carried a NEW_SECRET.
+    /// `init` carried a `NEW_SECRET`.
     #[error("NEW_SECRET has no place in `init`; rotate the secret with `update --new-secret`")]
     NewSecretOnInit,
 

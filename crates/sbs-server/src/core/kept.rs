@@ -59,11 +59,12 @@ impl Keep {
 
     pub(crate) fn load_definition(&self) -> Result<Option<Kept>, KeepError> {
         let Some(text) = self.load("definition")? else { return Ok(None) };
-        let record: Record = serde_json::from_slice(&text).map_err(KeepError::damaged(DEFINITION))?;
+        let record: Record =
+            serde_json::from_slice(&text).map_err(KeepError::damaged(DEFINITION))?;
         let members =
             Members::parse(record.members.as_bytes()).map_err(KeepError::damaged(DEFINITION))?;
-        let share = ClientShare::parse_hex(&record.client_share)
-            .map_err(KeepError::damaged(DEFINITION))?;
+        let share =
+            ClientShare::parse_hex(&record.client_share).map_err(KeepError::damaged(DEFINITION))?;
         Ok(Some(Kept { members, client_share: share }))
     }
 

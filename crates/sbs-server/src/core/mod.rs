@@ -33,7 +33,6 @@ pub(crate) struct Core(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    at_rest: Arc<AtRest>,
     environment: Arc<Environment>,
     stop: CancellationToken,
     slots: HashMap<DefinitionName, Slot>,
@@ -80,7 +79,7 @@ impl Core {
         slots.insert(name.clone(), Slot::load(&store, &at_rest, &name)?);
         let environment = Arc::new(environment);
         let stop = CancellationToken::new();
-        Ok(Self(Arc::new(Inner { store, at_rest, environment, stop, slots })))
+        Ok(Self(Arc::new(Inner { store, environment, stop, slots })))
     }
 
     /// Returns the status of an image definition.
@@ -338,7 +337,8 @@ impl Core {
         // A clean has taken the handle already and waits for this task.
         now.running = None;
         drop(now);
-        if let Err(error) = slot.builds.retain(self.0.environment.settings.build.keep_builds.max(1)) {
+        if let Err(error) = slot.builds.retain(self.0.environment.settings.build.keep_builds.max(1))
+        {
             tracing::warn!(%error, "old builds were not removed");
         }
     }
@@ -442,6 +442,5 @@ fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stoppe
     }
 }
 
-const ID: &[time::format_description::BorrowedFormatItem<'_>] = format_description!(
-    "[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]"
-);
+const ID: &[time::format_description::BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");

@@ -46,7 +46,7 @@ impl ApiError {
     /// Makes the body plain text, for the routes whose errors the original's client cannot read as
     /// JSON (`docs/formats/wire.md`, "Errors").
     #[must_use]
-    pub(crate) fn as_text(self) -> Self {
+    pub(crate) fn into_text(self) -> Self {
         Self { form: Form::Text, ..self }
     }
 

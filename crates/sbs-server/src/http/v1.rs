@@ -4,7 +4,7 @@ use std::io::Read;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -84,10 +84,7 @@ async fn manifest(State(core): State<Core>, request_body: Body) -> Answer<Respon
     Ok(stream_json("{\"encoded_manifest\":\"", Some(file), Base64Encoder, end))
 }
 
-async fn public_key(
-    State(core): State<Core>,
-    request_body: Body,
-) -> Answer<Json<PublicKeyReply>> {
+async fn public_key(State(core): State<Core>, request_body: Body) -> Answer<Json<PublicKeyReply>> {
     let selector = BuildSelector::from_members(&body::optional_object(request_body).await?)?;
     let (name, public_key_pem) = core.public_key(&the_definition(), &selector)?;
     Ok(Json(PublicKeyReply { build_name: name.to_string(), public_key_pem }))
@@ -95,10 +92,11 @@ async fn public_key(
 
 /// Answers with 201: the only status that the original's client takes here.
 async fn image_digest(State(core): State<Core>, request_body: Body) -> Answer<Response> {
-    let as_text = ApiError::as_text;
-    body::optional_object(request_body).await.map_err(|error| as_text(error.into()))?;
-    let image = core.image_digest(&the_definition()).map_err(|error| as_text(error.into()))?;
-    Ok((StatusCode::CREATED, Json(image.to_string())).into_response())
+    let read = body::optional_object(request_body).await;
+    read.map_err(|error| ApiError::from(error).into_text())?;
+    let image = core.image_digest(&the_definition());
+    let image = image.map_err(|error| ApiError::from(error).into_text())?;
+    Ok((StatusCode::CREATED, Json(image)).into_response())
 }
 
 /// The v1 wire knows one image definition.
@@ -217,7 +215,7 @@ mod tests {
     #[test]
     fn a_streamed_file_is_one_base64_text() {
         for length in [0, 1, 2, 3, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1] {
-            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
             assert_eq!(encoded(&bytes, &Base64Encoder), STANDARD.encode(&bytes), "{length}");
         }
     }

@@ -35,7 +35,8 @@ impl BlobSource<'_> {
             Self::Bytes(all) => {
                 let range = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
                 let part = range.and_then(|(offset, bytes)| all.get(offset..offset + bytes));
-                let part = part.ok_or(RegistryError::Internal("a blob is shorter than its size"))?;
+                let part =
+                    part.ok_or(RegistryError::Internal("a blob is shorter than its size"))?;
                 sent.add(part.len());
                 Ok(Body::from(all.slice_ref(part)))
             }
@@ -63,7 +64,8 @@ impl Session {
         writer: &mut (impl AsyncWrite + Send + Unpin),
     ) -> Result<(), RegistryError> {
         let limit = self.limits().transfer;
-        let fetch = Download { session: self, repository, blob, writer, have: 0, hash: Sha256::new() };
+        let fetch =
+            Download { session: self, repository, blob, writer, have: 0, hash: Sha256::new() };
         timeout(limit, fetch.run()).await.unwrap_or_else(|_elapsed| {
             Err(RegistryError::TimeLimit { host: self.host().to_owned(), seconds: limit.as_secs() })
         })

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn keeps_what_it_does_not_know() {
-        let layer = DESCRIPTOR.replace("\"size\"", "\"urls\":[\"https://x\"],\"data\":\"\",\"size\"");
+        let layer =
+            DESCRIPTOR.replace("\"size\"", "\"urls\":[\"https://x\"],\"data\":\"\",\"size\"");
         let text = format!(
             r#"{{"schemaVersion":2,"config":{DESCRIPTOR},"layers":[{layer}],"annotations":{{"a":"b"}}}}"#
         );

@@ -14,7 +14,9 @@ use super::address::PrivateAddress;
 #[non_exhaustive]
 pub(crate) enum RegistryError {
     /// The registry knows who asks and says no (403).
-    #[error("registry `{host}` does not permit this ({reason}); is the user allowed to use the repository?")]
+    #[error(
+        "registry `{host}` does not permit this ({reason}); is the user allowed to use the repository?"
+    )]
     Denied { host: String, reason: Remark },
 
     /// What was served is not what its digest says.
@@ -53,7 +55,9 @@ pub(crate) enum RegistryError {
     Rejected { host: String, status: u16, reason: Remark },
 
     /// What was served has another size than it should have.
-    #[error("{what} from registry `{host}` has another size than the {expected} bytes it should have")]
+    #[error(
+        "{what} from registry `{host}` has another size than the {expected} bytes it should have"
+    )]
     SizeMismatch { host: String, what: &'static str, expected: u64 },
 
     /// The transfer took too long.
@@ -192,10 +196,7 @@ impl Fault {
 
     /// Makes the fault of a connection that ended or stood still.
     pub(super) fn interrupted(host: String, source: TransportError) -> Self {
-        Self {
-            error: RegistryError::Unreachable { host, source },
-            retry: Retry::After(None),
-        }
+        Self { error: RegistryError::Unreachable { host, source }, retry: Retry::After(None) }
     }
 }
 

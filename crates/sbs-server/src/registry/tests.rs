@@ -180,7 +180,9 @@ async fn an_upload_that_is_cut_goes_on_where_it_was() {
     assert!(proxy.connections() >= 20, "{}", proxy.connections());
     assert!(proxy.received() < blob.size * 12 / 10, "{} of {}", proxy.received(), blob.size);
     assert_eq!(double.count(&Method::POST, "/uploads/"), 1, "it never began anew");
-    assert!(testing::session(double.host(), &log).has_blob(&repository(), blob.digest).await.unwrap());
+    assert!(
+        testing::session(double.host(), &log).has_blob(&repository(), blob.digest).await.unwrap()
+    );
 }
 
 #[tokio::test]
@@ -251,7 +253,8 @@ async fn a_busy_registry_is_asked_again_when_it_says() {
 
 #[tokio::test]
 async fn a_registry_that_stays_busy_ends_the_attempts() {
-    let double = Double::registry(|_| Some(Reply::status(503).header("retry-after", "99999"))).await;
+    let double =
+        Double::registry(|_| Some(Reply::status(503).header("retry-after", "99999"))).await;
     let log = TestLog::new();
     let limits = Limits { longest_pause: Duration::from_millis(10), ..quick() };
     let host = RegistryHost::parse(double.host()).unwrap();
@@ -265,7 +268,8 @@ async fn a_registry_that_stays_busy_ends_the_attempts() {
 async fn a_manifest_push_that_meets_a_busy_registry_is_repeated() {
     let asked = AtomicUsize::new(0);
     let double = Double::registry(move |seen| {
-        let busy = seen.is(&Method::PUT, "/manifests/") && asked.fetch_add(1, Ordering::Relaxed) < 2;
+        let busy =
+            seen.is(&Method::PUT, "/manifests/") && asked.fetch_add(1, Ordering::Relaxed) < 2;
         busy.then(|| Reply::status(429))
     })
     .await;
@@ -291,10 +295,9 @@ async fn an_upload_that_the_registry_forgot_begins_anew() {
 
 #[tokio::test]
 async fn a_registry_that_wants_a_blob_again_and_again_does_not_get_it() {
-    let double = Double::registry(|seen| {
-        seen.is(&Method::PUT, "/uploads/").then(|| Reply::status(404))
-    })
-    .await;
+    let double =
+        Double::registry(|seen| seen.is(&Method::PUT, "/uploads/").then(|| Reply::status(404)))
+            .await;
     let log = TestLog::new();
     let result = push(&session(double.host(), &log), &noise(1000)).await;
     assert!(matches!(result, Err(RegistryError::NotFound { .. })), "{result:?}");
@@ -323,7 +326,8 @@ async fn a_registry_that_stands_still_is_given_up() {
 #[tokio::test]
 async fn r1_credentials_go_to_no_realm_that_is_not_trusted() {
     // `localhost` is another host than `127.0.0.1`, where the registry is.
-    let elsewhere = Double::start("localhost", |_| Reply::status(200).body(r#"{"token":"t"}"#)).await;
+    let elsewhere =
+        Double::start("localhost", |_| Reply::status(200).body(r#"{"token":"t"}"#)).await;
     let (name, port) = elsewhere.host().split_once(':').unwrap();
     for realm in [
         format!("https://{name}:{port}/token"),
@@ -372,7 +376,8 @@ async fn a_token_is_got_from_the_registry_or_a_host_in_the_settings() {
     session.manifest(&repository(), Target::Tag(&tag)).await.unwrap();
 
     let asked: Vec<_> = tokens.seen().into_iter().map(|seen| seen.path).collect();
-    let scope = |actions| format!("/token?a=b&service=s+s&scope=repository%3Ateam%2Fapp%3A{actions}");
+    let scope =
+        |actions| format!("/token?a=b&service=s+s&scope=repository%3Ateam%2Fapp%3A{actions}");
     assert_eq!(asked, [scope("pull%2Cpush"), scope("pull")], "one token for each kind of access");
 }
 
@@ -408,7 +413,8 @@ async fn r2_a_redirect_takes_no_credential_along() {
     let bytes = noise(5000);
     let blob = descriptor(&bytes);
     let stored = bytes.clone();
-    let storage = Double::start("localhost", move |_| Reply::status(200).body(stored.clone())).await;
+    let storage =
+        Double::start("localhost", move |_| Reply::status(200).body(stored.clone())).await;
     let target = format!("https://{}/object?signature=s", storage.host());
     let double = Double::registry(with_login(move |seen| {
         let get = seen.is(&Method::GET, "/blobs/");
@@ -530,9 +536,9 @@ async fn r3_a_blob_of_another_digest_or_size_is_refused() {
 async fn r3_a_manifest_that_is_large_or_of_another_kind_is_refused() {
     let cases: [(Reply, fn(&RegistryError) -> bool); 6] = [
         (
-            Reply::status(200).header("content-type", media_type::OCI_IMAGE).body(
-                format!("{{\"a\":\"{}\"}}", "x".repeat(4 * 1024 * 1024)),
-            ),
+            Reply::status(200)
+                .header("content-type", media_type::OCI_IMAGE)
+                .body(format!("{{\"a\":\"{}\"}}", "x".repeat(4 * 1024 * 1024))),
             |error| matches!(error, RegistryError::TooLarge { .. }),
         ),
         (
@@ -542,10 +548,9 @@ async fn r3_a_manifest_that_is_large_or_of_another_kind_is_refused() {
             |error| matches!(error, RegistryError::Malformed { .. }),
         ),
         (
-            Reply::status(200).header("content-type", media_type::OCI_IMAGE).body(format!(
-                "{{\"mediaType\":\"{}\"}}",
-                media_type::OCI_INDEX
-            )),
+            Reply::status(200)
+                .header("content-type", media_type::OCI_IMAGE)
+                .body(format!("{{\"mediaType\":\"{}\"}}", media_type::OCI_INDEX)),
             |error| matches!(error, RegistryError::Malformed { .. }),
         ),
         (Reply::status(200).body("{}"), |error| matches!(error, RegistryError::Malformed { .. })),

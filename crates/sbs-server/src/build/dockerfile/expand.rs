@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn refuses_what_it_does_not_understand() {
-        for word in ["$", "${", "${}", "${A", "${A:?x}", "${A#x}", "${A:", "'a", "\"a", "a\\", "$-"] {
+        for word in ["$", "${", "${}", "${A", "${A:?x}", "${A#x}", "${A:", "'a", "\"a", "a\\", "$-"]
+        {
             assert_eq!(expand(word, Undefined::Refuse, &value), Err(ExpandError::Form), "{word}");
         }
         let undefined = Err(ExpandError::Undefined("NO".to_owned()));

@@ -68,11 +68,7 @@ pub(crate) fn open_file(directory: &Path, path: &str) -> Result<File, LoadFileEr
     let file = File::from(open_beneath(directory, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
     let metadata =
         file.metadata().map_err(|source| LoadFileError::Read { path: path.to_owned(), source })?;
-    if metadata.is_file() {
-        Ok(file)
-    } else {
-        Err(LoadFileError::Kind { path: path.to_owned() })
-    }
+    if metadata.is_file() { Ok(file) } else { Err(LoadFileError::Kind { path: path.to_owned() }) }
 }
 
 /// Why a file or directory of a work tree is not read.
@@ -240,7 +236,9 @@ mod tests {
         let ignored = || load_ignore_file(tree.path(), &recipe).unwrap();
         fs::write(tree.path().join(".dockerignore"), "of the top").unwrap();
         assert_eq!(ignored(), "");
-        for name in ["sub/app/.dockerignore", "sub/app/.containerignore", "sub/Dockerfile.dockerignore"] {
+        for name in
+            ["sub/app/.dockerignore", "sub/app/.containerignore", "sub/Dockerfile.dockerignore"]
+        {
             fs::write(tree.path().join(name), name).unwrap();
             assert_eq!(ignored(), name);
         }

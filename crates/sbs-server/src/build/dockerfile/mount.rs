@@ -63,8 +63,10 @@ pub(super) fn parse(value: &str) -> Result<From<'_>, (String, &'static str)> {
         return refuse("a mount without a `target` that begins with `/`", "give one without `..`");
     }
     let has_source = from.is_some() || source.is_some();
-    if matches!((kind, has_source, seen.contains(&"tmpfs-size")), ("tmpfs", true, _) | ("bind", _, true))
-    {
+    if matches!(
+        (kind, has_source, seen.contains(&"tmpfs-size")),
+        ("tmpfs", true, _) | ("bind", _, true)
+    ) {
         return refuse(&format!("this option of a mount of type `{kind}`"), "remove it");
     }
     Ok(from)

@@ -193,7 +193,11 @@ impl Visitor<'_> {
         let lower = path.value.trim_start_matches(['"', '\'', '\\']).to_ascii_lowercase();
         if lower.starts_with('$') {
             let what = "a source of ADD that begins with a variable".to_owned();
-            return Err(self.refuse(path.span.start, what, "use COPY, or write the URL's beginning"));
+            return Err(self.refuse(
+                path.span.start,
+                what,
+                "use COPY, or write the URL's beginning",
+            ));
         }
         let address = lower.split(['#', '?']).next().unwrap_or_default();
         let is_git = ["git@", "git:", "ssh:", "file:"].iter().any(|p| lower.starts_with(p))
@@ -218,8 +222,8 @@ impl Visitor<'_> {
         let value = self.flag_value(flag)?;
         self.plan.mounts = true;
         let at = value.span.start;
-        let from = mount::parse(&value.value)
-            .map_err(|(what, advice)| self.refuse(at, what, advice))?;
+        let from =
+            mount::parse(&value.value).map_err(|(what, advice)| self.refuse(at, what, advice))?;
         let Some((name, span)) = from else { return Ok(()) };
         self.stage_or_image(name, at + span.start..at + span.end)
     }

@@ -155,12 +155,16 @@ async fn tiny_system(directory: &Path) -> Result<(), ProbeEngineError> {
 
 /// Finds the absolute paths in the output of `ldd`.
 fn libraries(output: &str) -> Vec<PathBuf> {
-    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(Into::into);
+    let path =
+        |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(Into::into);
     output.lines().filter_map(path).collect()
 }
 
 /// Makes the store of base images if it is not there, and returns the names in it.
-async fn stored_names(buildah: &Buildah, scratch: &Path) -> Result<HashSet<String>, BuildFault> {
+pub(super) async fn stored_names(
+    buildah: &Buildah,
+    scratch: &Path,
+) -> Result<HashSet<String>, BuildFault> {
     let sandbox = Sandbox::prepare(scratch, &buildah.store(), buildah.driver, Storage::Import)
         .map_err(|source| BuildFault::Prepare { source })?;
     let words = ["buildah", "images", "--noheading", "--format={{.Name}}:{{.Tag}}"];

@@ -58,6 +58,8 @@ impl Sandbox {
         fs::write(run.join("policy.json"), policy)?;
         fs::write(run.join("containers.conf"), CONTAINERS_CONF)?;
         fs::write(run.join("registries.conf"), REGISTRIES_CONF)?;
+        // None; without the file the engine looks elsewhere or refuses to run.
+        fs::write(run.join("credentials.json"), "{}")?;
         let mut sandbox = Self {
             scratch: scratch.to_owned(),
             isolation: Isolation::Chroot,
@@ -110,7 +112,7 @@ impl Sandbox {
             .env("CONTAINERS_CONF", "/sbs/run/containers.conf")
             .env("CONTAINERS_REGISTRIES_CONF", "/sbs/run/registries.conf")
             .env("CONTAINERS_STORAGE_CONF", "/sbs/run/storage.conf")
-            .env("REGISTRY_AUTH_FILE", "/sbs/run/no-credentials")
+            .env("REGISTRY_AUTH_FILE", "/sbs/run/credentials.json")
     }
 
     /// Removes everything that was made in the scratch directory.

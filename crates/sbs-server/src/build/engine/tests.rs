@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::time::Instant;
@@ -58,10 +58,11 @@ impl Fixture {
         fs::create_dir(tree.join("tmp")).unwrap();
         let outcome = self.build_text(&tree, "FROM scratch\nCOPY . /\n").await;
         let layout = outcome.built().layout;
-        let (log, _) = self.log();
+        let (log, file) = self.log();
         let cancel = CancellationToken::new();
         assert!(!self.engine.has_base(BASE));
-        self.engine.import_base(&layout, "latest", BASE, &log, &cancel).await.unwrap();
+        let imported = self.engine.import_base(&layout, "latest", BASE, &log, &cancel).await;
+        assert!(imported.is_ok(), "{imported:?}\n{}", text_of(file));
         assert!(self.engine.has_base(BASE));
     }
 
@@ -117,13 +118,10 @@ impl Fixture {
             scratch: &scratch,
             work_tree: tree,
         };
-        let (log, mut file) = self.log();
+        let (log, file) = self.log();
         let result = self.engine.build(&request, &log, cancel).await;
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "the scratch is empty again");
-        let mut text = String::new();
-        std::io::Seek::rewind(&mut file).unwrap();
-        file.read_to_string(&mut text).unwrap();
-        Outcome { result, log: text }
+        Outcome { result, log: text_of(file) }
     }
 }
 
@@ -152,6 +150,13 @@ impl Outcome {
         let line = self.lines().into_iter().find_map(|line| line.strip_prefix(word));
         line.unwrap_or_else(|| panic!("no `{word}` in\n{}", self.log))
     }
+}
+
+fn text_of(mut file: File) -> String {
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
 }
 
 fn recipe(arguments: &[(&str, &str)]) -> Recipe {
@@ -202,13 +207,16 @@ RUN echo listed=$(find /app -type f)
 FROM busybox
 COPY --from=FIRST /told /told
 COPY --from=0 /made /made
-RUN --mount=type=bind,from=first,target=/first --mount=type=bind,target=/context,ro \\
-    --mount=type=tmpfs,target=/empty \\
-    cat /first/app/kept /context/app/sub/also > /both && ls /empty
 RUN hostname > /host; date > /dev/null; env > /env
 USER 1000:1000
 ENV X=y
 ENTRYPOINT [\"/bin/sh\"]
+";
+const MOUNTS: &str = "\
+USER 0
+RUN --mount=type=bind,from=first,target=/first --mount=type=bind,target=/context,ro \\
+    --mount=type=tmpfs,target=/empty \\
+    cat /first/app/kept /context/app/sub/also > /both && ls /empty
 ";
 
 #[tokio::test]
@@ -219,7 +227,8 @@ async fn the_same_source_gives_the_same_digest_in_every_isolation_and_storage() 
     write_tree(&tree);
     let recipe = recipe(&[("WORD", "given"), ("UNUSED", "x")]);
     let cancel = CancellationToken::new();
-    let first = fixture.build(&tree, DOCKERFILE, &recipe, &cancel).await;
+    let text = DOCKERFILE.to_owned() + MOUNTS;
+    let first = fixture.build(&tree, &text, &recipe, &cancel).await;
     let built = first.built();
     let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     assert_eq!(first.told("word="), format!("given {architecture} sbs 0022"));
@@ -234,13 +243,12 @@ async fn the_same_source_gives_the_same_digest_in_every_isolation_and_storage() 
     // Another checkout, another time, a busy machine: the same bytes.
     let other = fixture.make("elsewhere");
     write_tree(&other);
-    let again = fixture.build(&other, DOCKERFILE, &recipe, &cancel).await.built();
+    let again = fixture.build(&other, &text, &recipe, &cancel).await.built();
     assert_eq!(again.digest, built.digest);
 
     let chroot = Fixture::chroot().await;
-    let no_mounts = DOCKERFILE.replace("--mount=", "true --mount=");
-    let in_chroot = chroot.build(&tree, &no_mounts, &recipe, &cancel).await;
-    let in_container = fixture.build(&tree, &no_mounts, &recipe, &cancel).await;
+    let in_chroot = chroot.build(&tree, DOCKERFILE, &recipe, &cancel).await;
+    let in_container = fixture.build(&tree, DOCKERFILE, &recipe, &cancel).await;
     assert_eq!(in_chroot.built().digest, in_container.built().digest);
     assert_eq!(in_chroot.built().record.isolation, "chroot");
     assert!(in_chroot.log.contains("cannot run containers"), "{}", in_chroot.log);
@@ -251,12 +259,12 @@ async fn the_same_source_gives_the_same_digest_in_every_isolation_and_storage() 
     fs::create_dir(vfs.engine.store()).unwrap();
     probe::stored_names(&vfs.engine, &vfs.make("scratch")).await.unwrap();
     vfs.import_busybox().await;
-    let in_vfs = vfs.build(&tree, DOCKERFILE, &recipe, &cancel).await.built();
+    let in_vfs = vfs.build(&tree, &text, &recipe, &cancel).await.built();
     assert_eq!(in_vfs.digest, built.digest);
 
     // And other inputs give another image.
     fs::write(tree.join("app/kept"), "Kept").unwrap();
-    assert_ne!(fixture.build(&tree, DOCKERFILE, &recipe, &cancel).await.built().digest, built.digest);
+    assert_ne!(fixture.build(&tree, &text, &recipe, &cancel).await.built().digest, built.digest);
 }
 
 #[tokio::test]
@@ -352,7 +360,8 @@ async fn b7_a_build_that_takes_too_long_is_ended() {
 
 #[tokio::test]
 async fn b7_the_number_of_processes_has_a_limit() {
-    let settings = EngineSettings { max_processes: 60, network: Network::None, ..Default::default() };
+    let settings =
+        EngineSettings { max_processes: 60, network: Network::None, ..Default::default() };
     let fixture = Fixture::with(settings).await;
     let text = "RUN for i in $(seq 200); do sleep 1000 & done; echo all=started";
     let outcome = fixture.run(text).await;
@@ -415,19 +424,15 @@ async fn b2_a_hole_in_the_engine_shows_nothing_of_the_machine() {
          RUN --mount=type=bind,from=first,source=/root,target=/m ls /m/{path}; ls /m/etc/shadow; true\n"
     );
     let cancel = CancellationToken::new();
-    let outcome =
-        fixture.build_resolved(&tree, &unchecked(&text), &recipe(&[]), &cancel).await;
+    let outcome = fixture.build_resolved(&tree, &unchecked(&text), &recipe(&[]), &cancel).await;
     if outcome.result.is_ok() {
         let top: Vec<_> = outcome.told("top=").split(' ').collect();
         assert!(!top.contains(&"home") && !top.contains(&"root"), "{top:?}");
         let lines = outcome.lines();
         assert_eq!(lines.iter().filter(|l| l.contains("No such file")).count(), 3, "{lines:#?}");
     }
-    let text = format!(
-        "FROM {BASE}\nRUN --mount=type=bind,source=link,target=/m ls /m\n"
-    );
-    let outcome =
-        fixture.build_resolved(&tree, &unchecked(&text), &recipe(&[]), &cancel).await;
+    let text = format!("FROM {BASE}\nRUN --mount=type=bind,source=link,target=/m ls /m\n");
+    let outcome = fixture.build_resolved(&tree, &unchecked(&text), &recipe(&[]), &cancel).await;
     assert!(!outcome.log.contains("engine"), "{}", outcome.log);
 }
 
@@ -577,8 +582,10 @@ async fn mounts_need_containers() {
 async fn b5_arguments_are_values_and_no_options() {
     let fixture = Fixture::new().await;
     let tree = fixture.make("tree");
-    let recipe = recipe(&[("A", "--isolation=chroot"), ("B", "x --network=host\ty"), ("C", "$(id)'\"")]);
-    let text = "FROM busybox\nARG A\nARG B\nARG C\nRUN printf 'told=%s|%s|%s\\n' \"$A\" \"$B\" \"$C\"\n";
+    let recipe =
+        recipe(&[("A", "--isolation=chroot"), ("B", "x --network=host\ty"), ("C", "$(id)'\"")]);
+    let text =
+        "FROM busybox\nARG A\nARG B\nARG C\nRUN printf 'told=%s|%s|%s\\n' \"$A\" \"$B\" \"$C\"\n";
     let outcome = fixture.build(&tree, text, &recipe, &CancellationToken::new()).await;
     outcome.built();
     assert_eq!(outcome.told("told="), "--isolation=chroot|x --network=host\ty|$(id)'\"");

@@ -250,7 +250,7 @@ fn authorization(
 }
 
 /// Decodes `%` and two hex digits (RFC 3986, 2.1); anything else stands for itself.
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

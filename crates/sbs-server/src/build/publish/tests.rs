@@ -58,8 +58,7 @@ async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
     let destination = destination(double.host());
     let cancel = CancellationToken::new();
     let layer = noise(2000);
-    let layer_path =
-        |layout: &Path| blob_path(layout, sbs_crypto::digest(&layer));
+    let layer_path = |layout: &Path| blob_path(layout, sbs_crypto::digest(&layer));
     type Damage<'a> = &'a dyn Fn(&Path, Digest);
     let damages: [(&str, Damage<'_>); 5] = [
         ("has digest", &|layout, digest| {

@@ -95,7 +95,10 @@ async fn a_released_image_is_tagged_and_openssl_verifies_its_signature() {
     let layer = &manifest["layers"][0];
     assert_eq!(layer["mediaType"], "application/vnd.dev.cosign.simplesigning.v1+json");
     let at = |name: &str| bench.directory.path().join(name).to_str().unwrap().to_owned();
-    run_program("skopeo", &["copy", "-q", &certificates, &credentials, &image, &format!("dir:{}", at("sig"))]);
+    let [certificates, credentials] =
+        [certificates, credentials].map(|option| option.replacen("--", "--src-", 1));
+    let directory = format!("dir:{}", at("sig"));
+    run_program("skopeo", &["copy", "-q", &certificates, &credentials, &image, &directory]);
     let payload = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
     let payload = at(&format!("sig/{payload}"));
     let signature = layer["annotations"]["dev.cosignproject.cosign/signature"].as_str().unwrap();
@@ -109,9 +112,10 @@ async fn a_released_image_is_tagged_and_openssl_verifies_its_signature() {
     let critical = &said["critical"];
     assert_eq!(critical["identity"]["docker-reference"], bench.destination.to_string());
     assert_eq!(critical["image"]["docker-manifest-digest"], bench.digest.to_string());
-    let config = std::fs::read(Path::new(&at("sig")).join(
-        manifest["config"]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap(),
-    ));
+    let config = std::fs::read(
+        Path::new(&at("sig"))
+            .join(manifest["config"]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap()),
+    );
     let config: Value = serde_json::from_slice(&config.unwrap()).unwrap();
     assert_eq!(config["rootfs"]["diff_ids"][0], layer["digest"]);
 }
@@ -120,7 +124,8 @@ async fn a_released_image_is_tagged_and_openssl_verifies_its_signature() {
 async fn i1_the_tag_is_the_last_thing_that_is_set() {
     let double = Double::registry(|_| None).await;
     Bench::new(double.host()).release().await.unwrap();
-    let puts: Vec<_> = double.seen().into_iter().filter(|seen| seen.method == Method::PUT).collect();
+    let puts: Vec<_> =
+        double.seen().into_iter().filter(|seen| seen.method == Method::PUT).collect();
     let manifests: Vec<_> = puts.iter().filter(|seen| seen.path.contains("/manifests/")).collect();
     assert_eq!(manifests.len(), 3);
     assert!(manifests[0].path.contains("/manifests/sha256:"));
@@ -157,7 +162,8 @@ async fn signatures_by_others_are_kept_as_they_are() {
     let tag = simple::tag(bench.digest).unwrap();
     let target = Target::Tag(&tag);
     let repository = bench.destination.repository();
-    let push = bench.session.push_manifest(repository, target, media_type::OCI_IMAGE, foreign.into());
+    let push =
+        bench.session.push_manifest(repository, target, media_type::OCI_IMAGE, foreign.into());
     push.await.unwrap();
     bench.release().await.unwrap();
 
@@ -185,9 +191,7 @@ async fn a_signature_tag_with_something_else_is_not_written_over() {
 
 #[tokio::test]
 async fn b11_an_image_that_was_swapped_after_the_push_is_not_signed() {
-    for (media_type, other) in
-        [(media_type::OCI_IMAGE, true), (media_type::DOCKER_IMAGE, false)]
-    {
+    for (media_type, other) in [(media_type::OCI_IMAGE, true), (media_type::DOCKER_IMAGE, false)] {
         let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
         let double = Double::registry(move |seen| {
             if seen.is(&Method::PUT, "/manifests/sha256:") {

@@ -106,9 +106,8 @@ impl Double {
         fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         let memory = Mutex::new(Memory::default());
-        let answer = move |seen: &Seen| {
-            fault(seen).unwrap_or_else(|| memory.lock().unwrap().answer(seen))
-        };
+        let answer =
+            move |seen: &Seen| fault(seen).unwrap_or_else(|| memory.lock().unwrap().answer(seen));
         Self::start("127.0.0.1", answer).await
     }
 

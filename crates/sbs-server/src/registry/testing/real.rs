@@ -51,11 +51,11 @@ impl RealRegistry {
     }
 
     /// Returns the digest of an image, as skopeo computes it.
-    pub(crate) fn skopeo_digest(&self, repository_and_tag: &str) -> String {
+    pub(crate) fn skopeo_digest(&self, image: &str) -> String {
         let [certificates, credentials] = self.skopeo_options();
-        let image = format!("docker://{}/{repository_and_tag}", self.host());
-        let format = "--format={{.Digest}}";
-        run("skopeo", &["inspect", &certificates, &credentials, format, &image]).trim().to_owned()
+        let image = format!("docker://{}/{image}", self.host());
+        let options = ["inspect", "--no-tags", "--format={{.Digest}}", &certificates, &credentials];
+        run("skopeo", &[&options[..], &[image.as_str()]].concat()).trim().to_owned()
     }
 
     async fn try_start() -> Option<Self> {
