@@ -111,7 +111,8 @@ async fn fetch_platform(
     index: &FetchedManifest,
 ) -> Result<FetchedManifest, ResolveFault> {
     let index = ImageIndex::parse(&index.bytes)?;
-    let entry = choose(&index).ok_or(ResolveFault::NoPlatform { architecture: architecture() })?;
+    let none = || ResolveFault::NoPlatform { architecture: architecture() };
+    let entry = choose(&index).ok_or_else(none)?;
     let image = session.manifest(reference.repository(), Target::Digest(entry.digest)).await?;
     if image.kind != DocumentKind::Image || image.bytes.len() as u64 != entry.size {
         return Err(ResolveFault::OtherThanListed);

@@ -199,7 +199,7 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let found: Vec<_> = texts.take(MAX_CHALLENGES).flat_map(parse_challenges).collect();
     let bearer = found.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-    bearer.or(found.first()).cloned()
+    bearer.or_else(|| found.first()).cloned()
 }
 
 /// Parses the challenges of one header (RFC 9110, 11.6.1); schemes that are not known are left out.
@@ -281,7 +281,7 @@ mod tests {
                 vec![bearer("https://a/b?c,d", None), Challenge::Basic],
             ),
             (
-                r#"Negotiate, Basic, Bearer realm=https://a"#,
+                "Negotiate, Basic, Bearer realm=https://a",
                 vec![Challenge::Basic, bearer("https://a", None)],
             ),
             (r#"Bearer service="x""#, vec![]),

@@ -207,7 +207,7 @@ mod tests {
             format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)
         };
         let parse_image = |text: String| ImageManifest::parse(text.as_bytes());
-        assert!(parse_image(image(2, MAX_LAYERS)).is_ok());
+        parse_image(image(2, MAX_LAYERS)).unwrap();
         let result = parse_image(image(2, MAX_LAYERS + 1));
         assert!(matches!(result, Err(ParseDocumentError::TooMany { .. })), "{result:?}");
         let result = parse_image(image(1, 1));
@@ -222,7 +222,7 @@ mod tests {
             let result = parse_image(text.clone());
             assert!(matches!(result, Err(ParseDocumentError::Form(_))), "{text}");
         }
-        assert!(ImageIndex::parse(index(MAX_MANIFESTS).as_bytes()).is_ok());
+        ImageIndex::parse(index(MAX_MANIFESTS).as_bytes()).unwrap();
         let result = ImageIndex::parse(index(MAX_MANIFESTS + 1).as_bytes());
         assert!(matches!(result, Err(ParseDocumentError::TooMany { .. })), "{result:?}");
     }

@@ -63,9 +63,10 @@ impl Bench {
 
     /// Pushes an image of one layer; returns the descriptor of its image manifest.
     async fn push(&self, architecture: &str, form: Form, layer: Vec<u8>) -> Descriptor {
-        let [image, config, layer_type] = form.media_types();
+        let [image, config_type, layer_type] = form.media_types();
         let layer = self.push_blob(layer_type, layer).await;
-        let config = self.push_blob(config, image_config(architecture, &[layer.clone()])).await;
+        let config = image_config(architecture, std::slice::from_ref(&layer));
+        let config = self.push_blob(config_type, config).await;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": image,
@@ -202,8 +203,7 @@ async fn what_is_here_is_not_downloaded_again_unless_it_is_damaged() {
     assert_eq!(downloads(), 2);
 
     let layer = blob_path(&base.layout, sbs_crypto::digest(&layer));
-    type Damage<'a> = &'a dyn Fn();
-    let damages: [Damage<'_>; 5] = [
+    let damages: [&dyn Fn(); 5] = [
         &|| std::fs::write(&layer, "short").unwrap(),
         &|| std::fs::remove_file(&layer).unwrap(),
         &|| std::fs::write(blob_path(&base.layout, ours.digest), "{}").unwrap(),

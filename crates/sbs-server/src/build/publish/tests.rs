@@ -50,6 +50,8 @@ async fn what_the_registry_has_is_not_sent_again() {
     assert_eq!(double.count(&Method::PUT, "/manifests/"), 2);
 }
 
+type Damage<'a> = &'a dyn Fn(&Path, Digest);
+
 #[tokio::test]
 async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
     let double = Double::registry(|_| None).await;
@@ -59,7 +61,6 @@ async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
     let cancel = CancellationToken::new();
     let layer = noise(2000);
     let layer_path = |layout: &Path| blob_path(layout, sbs_crypto::digest(&layer));
-    type Damage<'a> = &'a dyn Fn(&Path, Digest);
     let damages: [(&str, Damage<'_>); 5] = [
         ("has digest", &|layout, digest| {
             std::fs::write(blob_path(layout, digest), "{}").unwrap();
