@@ -54,7 +54,7 @@ fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()>
     let mut world = World::start()?;
     let dockerfile = world.dockerfile("COPY f /f\nRUN echo begun-$((40 + 2)); sleep 1");
     // Something to pack, so that the last step takes a moment, too.
-    let ballast = hex::encode(random_bytes::<{ 1 << 20 }>());
+    let ballast: String = (0..500).map(|_| hex::encode(random_bytes::<4096>())).collect();
     let mut repository = world.with_repository(&[
         ("Dockerfile", &dockerfile),
         (".dockerignore", "ballast\n"),

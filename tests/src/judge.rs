@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sbs_proto::Digest;
@@ -14,16 +14,38 @@ use serde_json::Value;
 
 use crate::{Registry, World, output, program};
 
-/// Has openssl verify a manifest's signature, by the documented recipe and nothing else.
+/// Has openssl verify a manifest's signature, by the recipe in `docs/formats/manifest.md`.
 pub fn openssl_manifest(manifest: &Path, key_pem: &str) -> Result<()> {
-    let scratch = tempfile::tempdir()?;
-    let key = scratch.path().join("key.pem");
-    fs::write(&key, key_pem)?;
-    let mut sh = program("sh");
-    sh.args(["-euc", MANIFEST_RECIPE, "sh"]).arg(manifest).arg(&key);
-    let told = output(sh.current_dir(scratch.path()))?;
+    let told = by_hand(manifest, key_pem, 1)?;
     ensure!(told.contains("Verified OK"), "openssl says: {told}");
     Ok(())
+}
+
+/// Has git say which tree and which commit the source in a manifest is, by the recipe in
+/// `docs/formats/manifest.md`.
+pub fn git_source(manifest: &Path, key_pem: &str) -> Result<(String, String)> {
+    let told = by_hand(manifest, key_pem, 2)?;
+    let lines: Vec<_> = told.lines().skip_while(|line| *line != "Verified OK").skip(1).collect();
+    let [tree, commit, "same"] = lines.as_slice() else { bail!("git says: {told}") };
+    Ok(((*tree).to_owned(), (*commit).to_owned()))
+}
+
+/// Runs the first `blocks` shell blocks of "Verifying by hand" on a manifest.
+fn by_hand(manifest: &Path, key_pem: &str, blocks: usize) -> Result<String> {
+    let file = manifest.file_name().and_then(|name| name.to_str()).context("a file name")?;
+    let name = file.strip_suffix(".sig.tbz").context("a manifest's file name")?;
+    let text = include_str!("../../docs/formats/manifest.md");
+    let (_, text) = text.split_once("### Verifying by hand").context("the recipe is gone")?;
+    let parts = text.split("```sh\n").skip(1).take(blocks);
+    let recipes: Vec<_> = parts.filter_map(|part| part.split("```").next()).collect();
+    ensure!(recipes.len() == blocks, "the recipe has no {blocks} blocks");
+
+    let scratch = tempfile::tempdir()?;
+    fs::copy(manifest, scratch.path().join(file))?;
+    fs::write(scratch.path().join("public.pem"), key_pem)?;
+    let mut sh = program("sh");
+    sh.args(["-euc", &recipes.concat().replace("NAME", name)]);
+    output(sh.current_dir(scratch.path()))
 }
 
 /// A manifest as Python's `tarfile` and `hashlib` see it.
@@ -42,11 +64,11 @@ pub struct Manifest {
 /// An entry of an archive.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub struct Entry {
-    /// `file`, `directory` or `link`.
+    /// `file` or `directory`: there are no links in a manifest.
     pub kind: String,
     /// The permissions.
     pub mode: u32,
-    /// The SHA-256 of a file, hex; the target of a link; empty for a directory.
+    /// The SHA-256 of a file, hex; empty for a directory.
     pub content: String,
     /// The time of change, seconds since 1970.
     pub time: i64,
@@ -133,12 +155,3 @@ pub fn image_tags(registry: &Registry) -> Result<Vec<String>> {
 pub fn signature_tag(digest: &Digest) -> String {
     format!("{}.sig", digest.to_string().replacen(':', "-", 1))
 }
-
-// docs/formats/manifest.md, "Verifying by hand".
-const MANIFEST_RECIPE: &str = r#"
-tar -xjf "$1"
-name=$(basename "$1" .sig.tbz)
-openssl dgst -sha256 -binary "$name.tbz" > digest
-xxd -r -p "$name.sig" > signature
-openssl dgst -sha256 -verify "$2" -signature signature digest
-"#;

@@ -29,8 +29,6 @@ with tarfile.open(fileobj=io.BytesIO(inner), mode="r:bz2") as archive:
         if member.isfile():
             files[member.name] = archive.extractfile(member).read()
             kind, content = "file", hashlib.sha256(files[member.name]).hexdigest()
-        elif member.issym():
-            kind, content = "link", member.linkname
         else:
             assert member.isdir(), member.name
             kind, content = "directory", ""

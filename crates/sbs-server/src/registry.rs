@@ -199,11 +199,6 @@ pub(crate) struct FetchedManifest {
 }
 
 impl Session {
-    /// Returns the registry, as it stands in references.
-    pub(crate) fn registry(&self) -> &RegistryHost {
-        &self.0.registry
-    }
-
     /// Returns the log of the session.
     pub(crate) fn log(&self) -> &BuildLog {
         &self.0.log

@@ -1,5 +1,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sbs_state::{AtRest, ParseRootSecretError, RootSecret};
 use thiserror::Error;
@@ -34,10 +35,12 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let root = load_root_secret(&settings.root_secret_file)?;
     let store = Store::open(&settings.data_directory)?;
     let listen = settings.listen;
-    let environment = Environment::prepare(settings, &store, Clock::system()).await?;
+    let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
+    let environment = Environment::prepare(settings, &store, clock).await?;
     let address_file = store.path("address");
-    let core = Core::load(store, AtRest::new(&root), environment)?;
+    let at_rest = AtRest::new(&root);
     drop(root);
+    let core = Core::load(store, at_rest, clock, Arc::new(environment), keep_builds)?;
 
     let at = |source| RunError::Listen { address: listen.to_string(), source };
     let listener = TcpListener::bind(listen).await.map_err(at)?;

@@ -15,12 +15,14 @@ use crate::build::log::BuildLog;
 use crate::build::publish::{blob_path, v1_command};
 use crate::registry::{
     Descriptor, DocumentKind, FetchedManifest, ImageIndex, ImageManifest, ParseDocumentError,
-    RegistryClient, RegistryError, Session, Target,
+    RegistryClient, RegistryError, Session, Target, media_type,
 };
 
 use self::layout::Layout;
 
 mod layout;
+
+pub(crate) use self::layout::PARTIAL;
 
 /// An external image that is on this machine.
 #[derive(Clone, Debug)]
@@ -30,12 +32,10 @@ pub(crate) struct ResolvedBase {
     /// What it was resolved to.
     pub(crate) base: BaseImage,
     /// The OCI layout that holds the image alone.
-    pub(crate) layout: PathBuf,
-    /// The layout as buildah and skopeo name it: `oci:<layout>`.
     ///
-    /// It has no `:<name>` at its end: with one, buildah 1.28 finds OCI image manifests only and no
+    /// The image has no name in it: by name, buildah 1.28 finds OCI image manifests only and no
     /// Docker ones, which are kept here as they are.
-    pub(crate) layout_reference: String,
+    pub(crate) layout: PathBuf,
 }
 
 /// What images are resolved with.
@@ -80,7 +80,7 @@ async fn resolve(
     let same = registry.api_host() == sources.registry.server.api_host();
     let credentials = sources.registry.credentials.as_ref().filter(|_| same);
     let session = sources.client.for_registry(registry, credentials, sources.log)?;
-    let latest = ImageTag::parse("latest").map_err(|_| RegistryError::Internal("a tag"))?;
+    let latest = ImageTag::parse("latest").map_err(|_| RegistryError::Internal("`latest` is no tag"))?;
     let named = match (reference.tag(), reference.digest()) {
         (None, None) => reference.with_tag(latest.clone()),
         _ => reference.clone(),
@@ -99,9 +99,8 @@ async fn resolve(
         None => format!("{named} resolved to {digest}"),
     });
     let layout = download(&session, reference, sources.cache, &image).await?;
-    let layout_reference = format!("oci:{}", layout.display());
     let base = BaseImage { digest, platform_digest, reference: named };
-    Ok(ResolvedBase { reference: reference.clone(), base, layout, layout_reference })
+    Ok(ResolvedBase { reference: reference.clone(), base, layout })
 }
 
 /// Fetches the image manifest of an index that is for this machine.
@@ -165,6 +164,9 @@ async fn check_config(layout: &Layout, config: &Descriptor) -> Result<(), Resolv
     struct Config {
         architecture: String,
         os: String,
+    }
+    if !matches!(&*config.media_type, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+        return Err(ResolveFault::NoImage);
     }
     let bytes = tokio::fs::read(blob_path(layout.path(), config.digest)).await?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|_| ResolveFault::NoImage)?;

@@ -205,7 +205,7 @@ mod tests {
 
     fn text(mut reader: File) -> String {
         reader.rewind().unwrap();
-        std::io::read_to_string(reader).unwrap()
+        io::read_to_string(reader).unwrap()
     }
 
     #[test]

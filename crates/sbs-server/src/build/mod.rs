@@ -5,6 +5,7 @@ pub(crate) mod dockerfile;
 pub(crate) mod engine;
 pub(crate) mod failure;
 pub(crate) mod fetch;
+pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod pipeline;
 pub(crate) mod publish;

@@ -11,29 +11,28 @@ use sbs_proto::{
     BuildName, BuildRecord, BuildStatus, Credentials, Definition, ImageRecord, ImageTag,
     ParseNameError, RECORD_SCHEMA, StatusText, Step,
 };
-use sbs_state::DefinitionKeys;
 use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
+use crate::build::bases::{BaseSources, PARTIAL, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
 use crate::build::engine::{
     BuildRequest, Buildah, Built, EngineSettings, Isolation, ProbeEngineError, Runtime,
 };
 use crate::build::failure::{Failure, StepError, chain};
 use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched, GitTrust, HostKeys};
+use crate::build::job::{Builder, Job, Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
 use crate::build::publish::publish;
 use crate::build::record::{self, PackRequest};
 use crate::build::sign::{self, Tagged};
 use crate::clock::Clock;
 use crate::config::{IsolationSetting, NetworkSetting, Settings};
-use crate::core::builds::BuildFiles;
 use crate::registry::{
     Limits, MakeRegistryClientError, RegistryClient, RegistryError, RegistryTrust,
 };
@@ -43,55 +42,12 @@ use crate::tool::Network;
 /// What every build needs and no build changes.
 #[derive(Debug)]
 pub(crate) struct Environment {
-    pub(crate) clock: Clock,
-    pub(crate) settings: Settings,
+    clock: Clock,
+    settings: Settings,
     bases: PathBuf,
     engine: Buildah,
     git: GitTrust,
     registry: RegistryClient,
-}
-
-/// One build: plain data, a snapshot of its definition, and the token that ends it.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) cancel: CancellationToken,
-    pub(crate) definition: Definition,
-    pub(crate) files: BuildFiles,
-    pub(crate) keys: Arc<DefinitionKeys>,
-    pub(crate) started: OffsetDateTime,
-    /// Where the build works; not there yet, removed afterwards.
-    pub(crate) work: PathBuf,
-}
-
-/// A build that went to its end: everything is published and kept.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    pub(crate) build_name: BuildName,
-    /// `registry/repository@sha256:…`.
-    pub(crate) image: String,
-    pub(crate) status: BuildStatus,
-}
-
-/// Why a build did not go to its end.
-#[derive(Debug)]
-pub(crate) struct Stopped {
-    pub(crate) code: &'static str,
-    pub(crate) command: String,
-    pub(crate) return_code: i32,
-}
-
-impl Stopped {
-    /// The pipeline panicked: a fault of ours.
-    pub(crate) fn panicked() -> Self {
-        let command = "a fault of the server ended the build; its log has the reason".to_owned();
-        Self { code: "internal", command, return_code: 70 }
-    }
-
-    /// The server died while the build ran; `after` is the last step that was done.
-    pub(crate) fn interrupted(after: &str) -> Self {
-        let command = format!("the server stopped during the build, after `{after}`; build again");
-        Self { code: "interrupted", command, return_code: 137 }
-    }
 }
 
 impl Environment {
@@ -105,6 +61,7 @@ impl Environment {
         // Whatever an earlier server left behind is of no build that can go on.
         remove_directory(&store.path("work")).map_err(at("work"))?;
         let bases = store.directory("bases").map_err(at("bases"))?;
+        remove_directory(&bases.join(PARTIAL)).map_err(at("bases"))?;
         let engine = store.directory("engine").map_err(at("engine"))?;
         let git = store.directory("git").map_err(at("git"))?;
         let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
@@ -141,8 +98,13 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
     }
 }
 
-/// Runs a build. `report` is told of every step that is done.
-pub(crate) async fn run(
+impl Builder for Environment {
+    fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped> {
+        Handle::current().block_on(run(self, job, report))
+    }
+}
+
+async fn run(
     environment: &Environment,
     job: &Job,
     report: &(dyn Fn(StatusText) + Sync),
@@ -216,9 +178,9 @@ async fn steps(
     done(Step::ImageBuilt);
     let tagged = release(environment, job, &fetched, &built, log).await?;
     done(Step::ImagePushed);
-    let recorded = keep(environment, job, Evidence { fetched, built, bases, tagged }, log).await?;
-    done(Step::Success);
-    Ok(recorded)
+    // Success is not reported here: the core notes it together with the names, which whoever sees
+    // `success` must find.
+    keep(environment, job, Evidence { fetched, built, bases, tagged }, log).await
 }
 
 /// Makes the empty directories that the build works in.

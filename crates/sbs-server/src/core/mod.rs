@@ -20,7 +20,8 @@ use time::macros::format_description;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::pipeline::{self, Environment, Job, Recorded, Stopped};
+use crate::build::job::{Builder, Job, Recorded, Stopped};
+use crate::clock::Clock;
 use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
 use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
@@ -33,7 +34,9 @@ pub(crate) struct Core(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    environment: Arc<Environment>,
+    clock: Clock,
+    keep_builds: usize,
+    builder: Arc<dyn Builder>,
     stop: CancellationToken,
     slots: HashMap<DefinitionName, Slot>,
 }
@@ -67,19 +70,20 @@ struct Running {
 
 impl Core {
     /// Loads what is in the data directory. A build that was running when the server died is
-    /// marked as interrupted.
+    /// marked as interrupted. Of builds that ended, `keep_builds` are kept.
     pub(crate) fn load(
         store: Store,
         at_rest: AtRest,
-        environment: Environment,
+        clock: Clock,
+        builder: Arc<dyn Builder>,
+        keep_builds: usize,
     ) -> Result<Self, KeepError> {
         let at_rest = Arc::new(at_rest);
         let mut slots = HashMap::new();
         let name = DefinitionName::default_name();
         slots.insert(name.clone(), Slot::load(&store, &at_rest, &name)?);
-        let environment = Arc::new(environment);
         let stop = CancellationToken::new();
-        Ok(Self(Arc::new(Inner { store, environment, stop, slots })))
+        Ok(Self(Arc::new(Inner { store, clock, keep_builds, builder, stop, slots })))
     }
 
     /// Returns the status of an image definition.
@@ -161,7 +165,7 @@ impl Core {
         let keys = slot.keys().await?;
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
-        let started = self.0.environment.clock.now();
+        let started = self.0.clock.now();
         let id = started.format(ID).unwrap_or_default();
         let files = slot.builds.create(&id)?;
         let status = StatusText::done(Step::CleanedUp);
@@ -304,15 +308,13 @@ impl Core {
         let Some(slot) = self.slot(&name) else { return };
         let files = job.files.clone();
         let (work, cancel) = (job.work.clone(), job.cancel.clone());
-        let environment = Arc::clone(&self.0.environment);
+        let builder = Arc::clone(&self.0.builder);
         let core = self.clone();
         let of = name.clone();
         // A thread of its own: a panic in the pipeline must not take the note-keeping with it, and
         // the kernel ends the tools of a build when the thread that started them ends.
-        let runtime = tokio::runtime::Handle::current();
         let run = tokio::task::spawn_blocking(move || {
-            let report = |status: StatusText| core.report(&of, status);
-            runtime.block_on(pipeline::run(&environment, &job, &report))
+            builder.build(&job, &|status| core.report(&of, status))
         });
         let result = run.await.unwrap_or_else(|_panicked| Err(Stopped::panicked()));
         let stopping = self.0.stop.is_cancelled();
@@ -337,8 +339,7 @@ impl Core {
         // A clean has taken the handle already and waits for this task.
         now.running = None;
         drop(now);
-        if let Err(error) = slot.builds.retain(self.0.environment.settings.build.keep_builds.max(1))
-        {
+        if let Err(error) = slot.builds.retain(self.0.keep_builds.max(1)) {
             tracing::warn!(%error, "old builds were not removed");
         }
     }
@@ -444,3 +445,6 @@ fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stoppe
 
 const ID: &[time::format_description::BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");
+
+#[cfg(test)]
+mod tests;

@@ -16,9 +16,9 @@ pub(super) struct Layout(TempDir);
 impl Layout {
     /// Makes a layout with everything but the blobs.
     pub(super) async fn begin(cache: &Path, image: &FetchedManifest) -> io::Result<Self> {
-        tokio::fs::create_dir_all(cache).await?;
-        let directory = tempfile::Builder::new().prefix(PARTIAL_PREFIX).tempdir_in(cache)?;
-        let layout = Self(directory);
+        let partial = cache.join(PARTIAL);
+        tokio::fs::create_dir_all(&partial).await?;
+        let layout = Self(tempfile::tempdir_in(partial)?);
         let path = layout.path();
         tokio::fs::create_dir_all(path.join("blobs/sha256")).await?;
         write(&blob_path(path, image.digest), &image.bytes).await?;
@@ -93,5 +93,6 @@ async fn sync_directory(path: &Path) -> io::Result<()> {
     tokio::fs::File::open(path).await?.sync_all().await
 }
 
-/// What a download that was cut off by the end of the server leaves behind begins with this.
-pub(crate) const PARTIAL_PREFIX: &str = ".partial-";
+/// The directory below the cache where downloads are that are not complete. What is in it when the
+/// server starts is of no use to anyone.
+pub(crate) const PARTIAL: &str = "partial";

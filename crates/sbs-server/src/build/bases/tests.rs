@@ -36,7 +36,7 @@ impl Bench {
     }
 
     fn image(&self, name: &str) -> ImageReference {
-        ImageReference::parse(&format!("{}/base/{name}", self.session.registry())).unwrap()
+        ImageReference::parse(&format!("{}/base/{name}", self.registry.server)).unwrap()
     }
 
     async fn resolve(
@@ -51,6 +51,14 @@ impl Bench {
 
     async fn refusal(&self, name: &str) -> ResolveBasesError {
         self.resolve(&[self.image(name)]).await.unwrap_err()
+    }
+
+    /// Returns what is in the cache, complete or not.
+    fn kept(&self) -> Vec<PathBuf> {
+        let list = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten();
+        let partial = self.cache.path().join(PARTIAL);
+        let kept = list(self.cache.path()).chain(list(&partial)).map(|entry| entry.unwrap().path());
+        kept.filter(|path| *path != partial).collect()
     }
 
     async fn push_blob(&self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
@@ -142,8 +150,9 @@ fn entry(image: &Descriptor, os: &str, architecture: &str, variant: Option<&str>
 fn skopeo_digest(base: &ResolvedBase) -> String {
     let target = tempfile::tempdir().unwrap();
     let directory = format!("dir:{}", target.path().display());
-    run("skopeo", &["copy", "-q", &base.layout_reference, &directory]);
-    run("skopeo", &["inspect", "--format={{.Digest}}", &base.layout_reference]).trim().to_owned()
+    let layout = format!("oci:{}", base.layout.display());
+    run("skopeo", &["copy", "-q", &layout, &directory]);
+    run("skopeo", &["inspect", "--format={{.Digest}}", &layout]).trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,8 +225,7 @@ async fn what_is_here_is_not_downloaded_again_unless_it_is_damaged() {
         assert_eq!(downloads(), 4 + 2 * done);
         assert_eq!(skopeo_digest(&base), ours.digest.to_string());
     }
-    let kept: Vec<_> = std::fs::read_dir(bench.cache.path()).unwrap().collect();
-    assert_eq!(kept.len(), 1, "nothing half done stays: {kept:?}");
+    assert_eq!(bench.kept(), [base.layout]);
 }
 
 #[tokio::test]
@@ -305,7 +313,7 @@ async fn an_image_for_other_machines_is_refused() {
     bench.put_index(vec![entry(&other, "linux", architecture(), None)]).await;
     let error = bench.refusal("app:1").await;
     assert!(matches!(error.fault, ResolveFault::NoPlatform { .. }), "{error:?}");
-    assert_eq!(std::fs::read_dir(bench.cache.path()).unwrap().count(), 0);
+    assert!(bench.kept().is_empty());
 }
 
 #[tokio::test]
@@ -343,7 +351,7 @@ async fn r3_a_layer_with_other_bytes_is_refused_and_not_kept() {
     bench.put_index(vec![entry(&ours, "linux", architecture(), None)]).await;
     let error = bench.refusal("app:1").await;
     assert!(chain(&error).contains("has digest"), "{}", chain(&error));
-    assert_eq!(std::fs::read_dir(bench.cache.path()).unwrap().count(), 0);
+    assert!(bench.kept().is_empty());
     bad.store(false, Ordering::Relaxed);
     bench.resolve(&[bench.image("app:1")]).await.unwrap();
 }
@@ -404,12 +412,18 @@ async fn r3_an_image_that_is_too_large_is_not_begun() {
 async fn something_that_is_no_image_is_refused() {
     let double = Double::registry(|_| None).await;
     let bench = Bench::new(double.host());
-    let config = bench.push_blob("application/vnd.oci.empty.v1+json", b"{}".to_vec()).await;
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
-    bench.put(Name::Tag("1"), media_type::OCI_IMAGE, manifest).await;
-    let error = bench.refusal("app:1").await;
-    assert!(matches!(error.fault, ResolveFault::NoImage), "{error:?}");
-    assert_eq!(error.failure().code, "base_image");
+    for (config_type, config) in [
+        ("application/vnd.oci.empty.v1+json", b"{}".to_vec()),
+        ("application/vnd.cncf.helm.config.v1+json", image_config(architecture(), &[])),
+        (media_type::OCI_CONFIG, b"{}".to_vec()),
+    ] {
+        let config = bench.push_blob(config_type, config).await;
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
+        bench.put(Name::Tag("1"), media_type::OCI_IMAGE, manifest).await;
+        let error = bench.refusal("app:1").await;
+        assert!(matches!(error.fault, ResolveFault::NoImage), "{error:?}");
+        assert_eq!(error.failure().code, "base_image");
+    }
 }
 
 #[tokio::test]
