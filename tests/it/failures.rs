@@ -188,20 +188,6 @@ fn a_step_that_runs_too_long() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_step_reaches_the_network_only_where_it_is_given() -> Result<()> {
-    // The registry speaks TLS; that it complains about what is not is enough of an answer.
-    for (network, answer) in [("none", "onnection refused"), ("host", "400 Bad Request")] {
-        let world = World::start_with(&format!("network = \"{network}\"\n"))?;
-        let host = world.parts.registry.host();
-        let step = format!("RUN wget -T 3 -O /dev/null http://{host}/v2/");
-        world.with_repository(&[("Dockerfile", &world.dockerfile(&step))])?;
-        world.sbs.ok(&["init"])?;
-        fails(&world, answer)?;
-    }
-    Ok(())
-}
-
 /// Builds by `sbs build --wait`, which must fail as it should. Returns the log.
 fn fails(world: &World, reason: &str) -> Result<String> {
     let waited = world.sbs.run(&["build", "--wait"])?;

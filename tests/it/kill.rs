@@ -49,7 +49,8 @@ fn in_record() -> Result<()> {
 
 /// Builds, kills the server as soon as `now` says so, and checks what must hold afterwards.
 ///
-/// `after` is the step that is usually the last one done then; the one after it may be, too.
+/// `after` is the step that is the last one done then. The steps between `image built` and `image
+/// pushed` are short: the server may be past them when it is killed.
 fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()> {
     let mut world = World::start()?;
     let dockerfile = world.dockerfile("COPY f /f\nRUN echo begun-$((40 + 2)); sleep 1");
@@ -80,6 +81,9 @@ fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()>
         Ok(processes::of_directory(&data)?.is_empty().then_some(()))
     })?;
     let tags_then = tags_with_a_signature(&world)?;
+    if ["cleaned up", "github cloned"].contains(&after) {
+        assert_eq!(tags_then, Vec::<String>::new());
+    }
 
     world.start_server_again()?;
     let api = world.api()?;
@@ -87,9 +91,10 @@ fn killed(after: &str, now: impl Fn(&World, &Api) -> Result<bool>) -> Result<()>
     assert_eq!(status.progress(), Progress::Failed, "{status}");
     let told = "cmd: the server stopped during the build, after `";
     let step = status.as_str().split_once(told).context(status.to_string())?.1;
-    assert!(!step.is_empty(), "{status}");
+    let past = after == "image built" && step.starts_with("image pushed");
+    assert!(step.starts_with(after) || past, "{status}, not after `{after}`");
     let log = api.log()?;
-    assert!(log.contains("interrupted") || log.contains("the server stopped"), "{log}");
+    assert!(log.contains("the build was interrupted"), "{log}");
     let work = data.join("work");
     let left = fs::read_dir(&work).map(Iterator::count).unwrap_or_default();
     assert_eq!(left, 0, "{} is not empty", work.display());

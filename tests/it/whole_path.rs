@@ -278,6 +278,25 @@ fn the_same_commit_has_the_same_digest() -> Result<()> {
 }
 
 #[test]
+fn a_step_is_in_the_servers_network_only_where_that_is_set() -> Result<()> {
+    let ours = fs::read_link("/proc/self/ns/net")?.to_string_lossy().into_owned();
+    for (network, is_ours) in [("none", false), ("host", true)] {
+        let world = World::start_with(&format!("network = \"{network}\"\n"))?;
+        let step = "RUN readlink /proc/self/ns/net; cut -d: -f1 /proc/net/dev | tail -n +3";
+        world.with_repository(&[("Dockerfile", &world.dockerfile(step))])?;
+        world.init_and_build()?;
+        let log = world.api()?.log()?;
+        let told: Vec<_> = log.lines().filter_map(|line| line.split_once(" run: ")).collect();
+        let line = |text: &str| told.iter().any(|(_, printed)| printed.trim() == text);
+        assert_eq!(line(&ours), is_ours, "{network}: {log}");
+        assert!(line("lo") && told.iter().any(|(_, line)| line.starts_with("net:[")), "{log}");
+        let (_file, manifest) = download(&world)?;
+        assert_eq!(manifest.record["engine"]["network"], network);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_kept_survives_a_restart() -> Result<()> {
     let mut world = World::start()?;
     world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;

@@ -98,8 +98,8 @@ fn architecture() -> &'static str {
     }
 }
 
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "cat", "chmod", "cp", "cut", "date", "echo", "env", "false", "find", "grep", "head",
-    "hostname", "id", "ls", "mkdir", "mv", "ps", "rm", "sed", "sh", "sleep", "test", "true",
-    "wget",
+    "hostname", "id", "ls", "mkdir", "mv", "ps", "readlink", "rm", "sed", "sh", "sleep", "tail",
+    "test", "true",
 ];

@@ -80,7 +80,8 @@ async fn resolve(
     let same = registry.api_host() == sources.registry.server.api_host();
     let credentials = sources.registry.credentials.as_ref().filter(|_| same);
     let session = sources.client.for_registry(registry, credentials, sources.log)?;
-    let latest = ImageTag::parse("latest").map_err(|_| RegistryError::Internal("`latest` is no tag"))?;
+    let latest =
+        ImageTag::parse("latest").map_err(|_| RegistryError::Internal("`latest` is no tag"))?;
     let named = match (reference.tag(), reference.digest()) {
         (None, None) => reference.with_tag(latest.clone()),
         _ => reference.clone(),

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::job::{Builder, Job, Recorded, Stopped};
+use crate::build::log::{BuildLog, Masks};
 use crate::clock::Clock;
 use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
 use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
@@ -420,9 +421,19 @@ fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, Keep
         let after = journal.status.status.clone();
         note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
         files.save_journal(&journal)?;
+        tell_in_log(files, &format!("the server stopped after `{after}`: the build was interrupted"));
         tracing::warn!(build = journal.id, %after, "a build was interrupted");
     }
     Ok(journal)
+}
+
+/// Adds a line to the log of a build that has no writer any more. The status tells the same, so a
+/// log that is not there is no fault.
+fn tell_in_log(files: &BuildFiles, message: &str) {
+    match File::options().append(true).open(files.log()) {
+        Ok(file) => BuildLog::new(file, Clock::system(), Masks::default(), 0).error(message),
+        Err(error) => tracing::warn!(%error, "the log of the interrupted build was not found"),
+    }
 }
 
 fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stopped>) {

@@ -1,7 +1,7 @@
 //! The steps of the demo, in their order.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
@@ -78,31 +78,31 @@ fn build(sbs: &Sbs, server: &TestServer) -> Result<(String, String)> {
     line("    sbs build --follow");
     step("the image built, signed, pushed and tagged", || {
         let mut command = sbs.command(&["build", "--follow"])?;
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("no output")?;
         line("");
         for printed in BufReader::new(output).lines() {
-            detail(message(&printed?));
+            if let Some(message) = message(&printed?) {
+                detail(message);
+            }
         }
+        let notes = io::read_to_string(child.stderr.take().context("no output")?)?;
         let api = Api::new(
             server.port(),
             &sbs.certificate_file("client-ca.pem")?,
             Some(&sbs.identity()?),
         )?;
         let status = api.status()?;
-        ensure!(child.wait()?.success(), "the build ended with `{}`", status.status);
+        ensure!(child.wait()?.success(), "{notes}the build ended with `{}`", status.status);
         Ok(((status.image_tag.clone(), api.log()?), format!("tag {}", status.image_tag)))
     })
 }
 
-/// Returns a line of the log without its time, logger and level.
-fn message(line: &str) -> &str {
-    match line.split_once("  root       ") {
-        Some((_time, rest)) => {
-            rest.split_once(' ').map_or(rest, |(_level, text)| text.trim_start())
-        }
-        None => line,
-    }
+/// Returns a line of the log without its time, logger and level; nothing for what is no log.
+fn message(line: &str) -> Option<&str> {
+    let (_time, rest) = line.split_once("  root       ")?;
+    let (_level, text) = rest.split_once(' ')?;
+    Some(text.trim_start())
 }
 
 fn write_source(repository: &mut Repository, base: &str) -> Result<String> {
