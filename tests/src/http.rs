@@ -46,6 +46,9 @@ impl Http {
             .https_only(true)
             .no_proxy()
             .redirect(Policy::none())
+            // Nothing runs between two calls: a connection that the server closes meanwhile would
+            // be found closed too late.
+            .pool_idle_timeout(Duration::from_secs(1))
             .timeout(Duration::from_mins(1));
         if let Some(identity) = identity {
             builder = builder.identity(Identity::from_pem(identity.as_bytes())?);

@@ -61,11 +61,6 @@ impl Plan {
         &self.images
     }
 
-    /// Returns the URLs that `ADD` fetches. One that stands in a variable is not among them.
-    pub(crate) fn remote_adds(&self) -> &[String] {
-        &self.remote_adds
-    }
-
     /// Returns what the user should know about this Dockerfile.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings

@@ -10,14 +10,14 @@
 //! the next one.
 
 mod cgroup;
+mod error;
+mod kind;
 mod layout;
 mod probe;
 mod sandbox;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,19 +25,17 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use sbs_proto::{Digest, EngineRecord, Recipe};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use self::cgroup::Cgroup;
-use self::layout::CheckLayoutError;
+use self::kind::Driver;
 use self::sandbox::{Sandbox, Storage};
-use crate::build::dockerfile::{
-    LoadFileError, ResolvedDockerfile, load_ignore_file, open_directory,
-};
-use crate::build::failure::{Failure, StepError};
+use crate::build::dockerfile::{ResolvedDockerfile, load_ignore_file, open_directory};
 use crate::build::log::BuildLog;
-use crate::tool::{Network, RunToolError};
+use crate::tool::Network;
 
+pub(crate) use self::error::{BuildError, BuildFault, ImportBaseError};
+pub(crate) use self::kind::{Isolation, Runtime};
 pub(crate) use self::probe::ProbeEngineError;
 
 /// How builds are run.
@@ -53,22 +51,6 @@ pub(crate) struct EngineSettings {
     pub(crate) network: Network,
     /// How long a build may take.
     pub(crate) time_limit: Duration,
-}
-
-/// How a build's processes are kept apart.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Isolation {
-    /// A directory as root, with the weaker walls of the sandbox around it.
-    Chroot,
-    /// A container.
-    Oci(Runtime),
-}
-
-/// What makes containers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Runtime {
-    Crun,
-    Runc,
 }
 
 /// The engine, as it was found to work on this machine.
@@ -149,7 +131,8 @@ impl Buildah {
     }
 
     /// Imports a base image, if it is not there: the one named `reference` in the OCI layout
-    /// `layout` gets the local name `name`, `registry/repository:sha256-<hex>`.
+    /// `layout`, or its only one where that is empty, gets the local name `name`,
+    /// `registry/repository:sha256-<hex>`.
     ///
     /// The layout's bytes must have been checked: the name is taken on trust from then on, and it
     /// ends in the annotations and the history of what is built on it.
@@ -207,7 +190,7 @@ impl Buildah {
         let digest = self
             .run_build(request, cancel, |line| log.output(line))
             .await
-            .map_err(|fault| BuildError { command, fault })?;
+            .map_err(|fault| BuildError::new(command, fault))?;
         let record = EngineRecord {
             arguments: request.recipe.arguments.clone(),
             context: request.recipe.context.clone(),
@@ -311,6 +294,12 @@ impl Buildah {
     }
 }
 
+impl Drop for Buildah {
+    fn drop(&mut self) {
+        self.cgroup.remove_all();
+    }
+}
+
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
@@ -320,139 +309,6 @@ impl Default for EngineSettings {
             network: Network::Host,
             time_limit: Duration::from_hours(2),
         }
-    }
-}
-
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Chroot => f.write_str("chroot"),
-            Self::Oci(runtime) => write!(f, "oci ({runtime})"),
-        }
-    }
-}
-
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Crun => "crun",
-            Self::Runc => "runc",
-        })
-    }
-}
-
-/// Why a base image was not imported.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub(crate) enum ImportBaseError {
-    /// The engine did not take it.
-    #[error("cannot import base image `{name}`")]
-    Engine { name: String, source: RunToolError },
-
-    /// A directory or file could not be made.
-    #[error("cannot prepare the import of a base image")]
-    Prepare { source: io::Error },
-}
-
-impl StepError for ImportBaseError {
-    fn failure(&self) -> Failure {
-        let (code, return_code) = match self {
-            Self::Engine { source: RunToolError::Cancelled, .. } => ("cancelled", 137),
-            Self::Engine { source, .. } => ("base_import", source.return_code()),
-            Self::Prepare { .. } => ("internal", 1),
-        };
-        Failure { code, command: "buildah pull".to_owned(), return_code }
-    }
-}
-
-/// An image was not built.
-#[derive(Debug, Error)]
-#[error("`{command}` did not build an image")]
-pub(crate) struct BuildError {
-    command: String,
-    #[source]
-    fault: BuildFault,
-}
-
-impl StepError for BuildError {
-    fn failure(&self) -> Failure {
-        let (code, return_code) = match &self.fault {
-            BuildFault::Context { .. } => ("bad_context", 125),
-            BuildFault::Engine { source } => match source {
-                RunToolError::Cancelled => ("cancelled", source.return_code()),
-                RunToolError::Idle { .. } | RunToolError::TimeLimit { .. } => {
-                    ("time_limit", source.return_code())
-                }
-                _ => ("internal", source.return_code()),
-            },
-            BuildFault::Failed { return_code } => ("build_failed", *return_code),
-            BuildFault::Internal(_) | BuildFault::Prepare { .. } => ("internal", 1),
-            BuildFault::Layout { .. } => ("bad_image", 1),
-            BuildFault::Mounts | BuildFault::RemoteAdd { .. } => ("bad_dockerfile", 125),
-        };
-        Failure { code, command: self.command.clone(), return_code }
-    }
-}
-
-/// Why an image was not built.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub(crate) enum BuildFault {
-    /// The context or its ignore file cannot be used.
-    #[error("the build path cannot be used")]
-    Context { source: LoadFileError },
-
-    /// The engine did not run to its end.
-    #[error("the engine did not run to its end")]
-    Engine { source: RunToolError },
-
-    /// A step of the Dockerfile failed; the lines before say why.
-    #[error("the engine ended with return code {return_code}; the lines above say why")]
-    Failed { return_code: i32 },
-
-    /// A fault of ours.
-    #[error("internal fault: {0}")]
-    Internal(&'static str),
-
-    /// What the engine wrote is not an image.
-    #[error("the engine's output is refused")]
-    Layout { source: CheckLayoutError },
-
-    /// A step mounts something, which is safe in containers alone.
-    #[error("`RUN --mount` needs a server that can run containers; use COPY")]
-    Mounts,
-
-    /// A directory or file could not be made or removed.
-    #[error("cannot prepare the build's directory")]
-    Prepare { source: io::Error },
-
-    /// `ADD` of a URL where builds have no network.
-    #[error("`ADD {url}`: builds on this server have no network; put the file into the repository")]
-    RemoteAdd { url: String },
-}
-
-impl BuildFault {
-    fn of_tool(source: RunToolError) -> Self {
-        match source {
-            RunToolError::Failed { return_code, .. } => Self::Failed { return_code },
-            source => Self::Engine { source },
-        }
-    }
-}
-
-/// How the engine keeps files.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Driver {
-    Overlay,
-    Vfs,
-}
-
-impl fmt::Display for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Overlay => "overlay",
-            Self::Vfs => "vfs",
-        })
     }
 }
 

@@ -421,7 +421,8 @@ fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, Keep
         let after = journal.status.status.clone();
         note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
         files.save_journal(&journal)?;
-        tell_in_log(files, &format!("the server stopped after `{after}`: the build was interrupted"));
+        let message = format!("the server stopped after `{after}`: the build was interrupted");
+        tell_in_log(files, &message);
         tracing::warn!(build = journal.id, %after, "a build was interrupted");
     }
     Ok(journal)

@@ -127,7 +127,7 @@ mod tests {
         ] {
             assert_eq!(parse(value).unwrap(), expected, "{value}");
             if let Some((from, span)) = expected {
-                assert_eq!(&value[span], from);
+                assert_eq!(value.get(span), Some(from));
             }
         }
     }

@@ -217,7 +217,9 @@ fn the_number_of_instructions_and_images_has_a_limit() {
     let of = |count: usize| format!("FROM a\n{}", "RUN x\n".repeat(count - 1));
     plan_of(&of(1000)).unwrap();
     assert!(matches!(plan_of(&of(1001)), Err(PlanError::Limit { .. })));
-    let of = |count: usize| (0..count).map(|i| format!("FROM a:{i}\n")).collect::<String>();
+    let of = |count: usize| {
+        (0..count).flat_map(|i| ["FROM a:".into(), i.to_string(), "\n".into()]).collect::<String>()
+    };
     assert_eq!(plan_of(&of(64)).unwrap().images().len(), 64);
     assert!(matches!(plan_of(&of(65)), Err(PlanError::Limit { .. })));
 }
@@ -226,10 +228,10 @@ fn the_number_of_instructions_and_images_has_a_limit() {
 fn remote_adds_mounts_and_warnings_are_told() {
     let text = "# syntax=docker/dockerfile:1\nFROM a\nADD http://h.example/x.tgz b /\n";
     let plan = plan_of(text).unwrap();
-    assert_eq!(plan.remote_adds(), ["http://h.example/x.tgz"]);
     assert_eq!(plan.warnings().len(), 1);
     let resolved = plan.rewrite(ToString::to_string);
-    assert!(!resolved.has_mounts() && !resolved.remote_adds().is_empty());
+    assert_eq!(resolved.remote_adds(), ["http://h.example/x.tgz"]);
+    assert!(!resolved.has_mounts());
     let plan = plan_of("FROM a\nRUN --mount=type=tmpfs,target=/x ls\n").unwrap();
     assert!(plan.rewrite(ToString::to_string).has_mounts());
 }

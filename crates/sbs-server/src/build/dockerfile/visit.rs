@@ -201,7 +201,7 @@ impl Visitor<'_> {
         }
         let address = lower.split(['#', '?']).next().unwrap_or_default();
         let is_git = ["git@", "git:", "ssh:", "file:"].iter().any(|p| lower.starts_with(p))
-            || (address.contains("://") && address.ends_with(".git"));
+            || (address.contains("://") && address.rsplit('.').next() == Some("git"));
         if is_git {
             let what = "a git repository as a source of ADD".to_owned();
             return Err(self.refuse(path.span.start, what, "add it as a submodule"));

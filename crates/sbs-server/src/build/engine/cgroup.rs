@@ -20,9 +20,8 @@ impl Cgroup {
     /// Tells whether that worked: a machine without the `pids` controller, or on which the server
     /// may not change groups, has no such limit.
     pub(super) fn limit_processes(&self, max: u32) -> bool {
-        let hierarchies = hierarchies();
         let mut limited = false;
-        for hierarchy in hierarchies {
+        for hierarchy in hierarchies() {
             let group = hierarchy.join(&self.name);
             if fs::create_dir_all(&group).is_ok() {
                 // Version 2 hands controllers down only where it is told to.
@@ -54,7 +53,7 @@ impl Cgroup {
 }
 
 /// Returns where groups are made: one place in version 2, one for each controller in version 1.
-fn hierarchies() -> Vec<PathBuf> {
+pub(super) fn hierarchies() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
     if top.join("cgroup.controllers").exists() {
         return vec![top.to_owned()];

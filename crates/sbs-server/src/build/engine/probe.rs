@@ -33,12 +33,6 @@ pub(super) async fn probe(
     let temporary = root.join(TEMPORARY);
     make_directory(root).and_then(|()| remove(&temporary)).map_err(prepare)?;
     make_directory(&temporary).map_err(prepare)?;
-    let mut warnings = Vec::new();
-    if !cgroup.limit_processes(settings.max_processes) {
-        let warning = "the control groups of this machine cannot be changed: builds have no limit \
-            on their number of processes";
-        warnings.push(warning.to_owned());
-    }
     let work = tempfile::tempdir_in(&temporary).map_err(prepare)?;
     let work_tree = work.path().join("tree");
     tiny_system(&work_tree).await?;
@@ -51,7 +45,7 @@ pub(super) async fn probe(
             driver,
             isolation: Isolation::Chroot,
             cgroup: cgroup.clone(),
-            warnings: warnings.clone(),
+            warnings: Vec::new(),
             bases: Mutex::default(),
             importing: tokio::sync::Mutex::default(),
         };
@@ -68,9 +62,7 @@ pub(super) async fn probe(
             let scratch = work.path().join(format!("{driver}-{}", tried.len()));
             match try_build(&buildah, &work_tree, &scratch).await {
                 Ok(()) => {
-                    if isolation == Isolation::Chroot {
-                        buildah.warnings.push(CHROOT_WARNING.to_owned());
-                    }
+                    finish(&mut buildah);
                     return Ok(buildah);
                 }
                 Err(reason) => tried.push(format!("{driver}, {isolation}: {reason}")),
@@ -103,6 +95,17 @@ pub(crate) enum ProbeEngineError {
     /// buildah is too old, or says something else than its version.
     #[error("`buildah --version` says `{found}`; 1.28 or later is needed")]
     Version { found: String },
+}
+
+/// Sets what the chosen way of building needs, and notes what the operator should know.
+fn finish(buildah: &mut Buildah) {
+    if buildah.isolation == Isolation::Chroot {
+        buildah.warnings.push(CHROOT_WARNING.to_owned());
+    } else if !buildah.cgroup.limit_processes(buildah.settings.max_processes) {
+        let warning = "the control groups of this machine cannot be changed: builds have no limit \
+            on their number of processes";
+        buildah.warnings.push(warning.to_owned());
+    }
 }
 
 /// Returns what to try, the best first.
