@@ -161,16 +161,33 @@ async fn download(
 /// Checks that the image is one that runs on this machine: an image manifest that a tag names
 /// directly has been chosen by nobody.
 async fn check_config(layout: &Layout, config: &Descriptor) -> Result<(), ResolveFault> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        architecture: String,
-        os: String,
-    }
     if !matches!(&*config.media_type, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
         return Err(ResolveFault::NoImage);
     }
     let bytes = tokio::fs::read(blob_path(layout.path(), config.digest)).await?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|_| ResolveFault::NoImage)?;
+    check_config_bytes(&bytes)
+}
+
+fn check_config_bytes(bytes: &[u8]) -> Result<(), ResolveFault> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        architecture: String,
+        os: String,
+        #[serde(default)]
+        config: Option<Settings>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Settings {
+        #[serde(default, rename = "OnBuild")]
+        triggers: Option<Vec<String>>,
+    }
+    let config: Config = serde_json::from_slice(bytes).map_err(|_| ResolveFault::NoImage)?;
+    // The engine runs these instructions as if they stood in the Dockerfile, where nobody looked at
+    // them: what the Dockerfile's own checks are about must not come in that way.
+    let triggers = config.config.and_then(|settings| settings.triggers).unwrap_or_default();
+    if triggers.iter().any(|trigger| trigger.contains("--mount") || trigger.contains("--from")) {
+        return Err(ResolveFault::Trigger);
+    }
     if config.os != "linux" || config.architecture != architecture() {
         return Err(ResolveFault::NoPlatform { architecture: architecture() });
     }
@@ -245,6 +262,12 @@ pub(crate) enum ResolveFault {
     /// The registry did not serve it.
     #[error("the registry does not serve the image")]
     Registry(#[from] RegistryError),
+
+    /// It has ONBUILD instructions that reach outside.
+    #[error(
+        "its ONBUILD instructions use `--from` or `--mount`, which cannot be checked; build on another image"
+    )]
+    Trigger,
 
     /// It is too large.
     #[error("the image is larger than {} GiB", MAX_IMAGE_BYTES >> 30)]
