@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sbs_crypto::random_bytes;
-use sbs_tests::{World, processes, wait_until};
+use sbs_tests::{World, processes, push_base_image, wait_until};
 
 #[test]
 fn clean_ends_every_process_of_the_build_before_it_answers() -> Result<()> {
@@ -39,6 +39,30 @@ fn clean_ends_every_process_of_the_build_before_it_answers() -> Result<()> {
     assert_eq!(api.log()?, "");
 
     repository.commit_files(&[("Dockerfile", &world.dockerfile("RUN true"))])?;
+    api.build()?;
+    Ok(())
+}
+
+#[test]
+fn clean_ends_a_push_to_a_registry_that_hangs() -> Result<()> {
+    let world = World::start()?;
+    let open = world.parts.start_open_registry()?;
+    let scratch = world.parts.path().join("open-base");
+    fs::create_dir(&scratch)?;
+    let base = push_base_image(&open, &scratch)?;
+    world.with_repository(&[("Dockerfile", &format!("FROM {base}\nRUN true\n"))])?;
+    world.sbs.ok(&["init"])?;
+    let api = world.api()?;
+    world.parts.registry.freeze()?;
+    api.start_build()?;
+    wait_until("the built image", Duration::from_mins(1), || {
+        Ok((api.status()?.status.as_str() == "image built").then_some(()))
+    })?;
+    let start = Instant::now();
+    world.sbs.ok(&["clean"])?;
+    assert!(start.elapsed() < Duration::from_secs(20), "clean took {:?}", start.elapsed());
+    assert_eq!(api.status()?.status.as_str(), "restarted cicd");
+    world.parts.registry.thaw()?;
     api.build()?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use sbs_crypto::digest;
-use sbs_tests::{Submodule, World, judge, push_base_image};
+use sbs_tests::{Submodule, World, judge, output, program, push_base_image};
 use serde_json::{Value, json};
 
 #[test]
@@ -125,8 +125,43 @@ fn a_changed_manifest_does_not_verify() -> Result<()> {
     let name = manifest.file_name().context("a file name")?;
     let changed = world.parts.path().join(name);
     judge_repack(&manifest, &changed)?;
-    let changed = verify(&changed, &key)?;
-    assert_eq!(changed.code, 4, "{}", changed.text());
+    let told = verify(&changed, &key)?;
+    assert_eq!(told.code, 4, "{}", told.text());
+
+    // The judges see it, too: their word is worth something.
+    let key = fs::read_to_string(&key)?;
+    judge::openssl_manifest(&manifest, &key)?;
+    assert_fails(&judge::openssl_manifest(&changed, &key));
+    assert_fails(&judge::openssl_manifest(&manifest, &other.api()?.public_key()?));
+    Ok(())
+}
+
+#[test]
+fn the_judges_find_what_is_not_signed() -> Result<()> {
+    let world = World::start()?;
+    world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
+    let tag = world.init_and_build()?.image_tag;
+    let registry = &world.parts.registry;
+    let (_file, manifest) = download(&world)?;
+    let key = manifest.image_key()?;
+    assert_eq!(judge::every_tag_is_signed(registry, key)?, [&*tag]);
+    // The manifest's key is another one than the image's.
+    assert_fails(&judge::openssl_image(registry, &tag, &world.api()?.public_key()?));
+
+    let copy = |from: &str, to: &str| {
+        let mut skopeo = program("skopeo");
+        skopeo.args(["copy", "--insecure-policy", "--authfile"]).arg(registry.authfile());
+        for side in ["--src-cert-dir", "--dest-cert-dir"] {
+            skopeo.arg(side).arg(registry.certificate_directory());
+        }
+        let url = |name: &str| format!("docker://{}/{name}", registry.host());
+        output(skopeo.args([url(from), url(to)]))
+    };
+    // A signature holds for one name, not for the image under any name.
+    copy(&format!("{}:{tag}", World::REPOSITORY), &format!("{}:other", World::REPOSITORY))?;
+    assert_fails(&judge::every_tag_is_signed(registry, key));
+    copy("base/busybox:1", &format!("{}:other", World::REPOSITORY))?;
+    assert_fails(&judge::every_tag_is_signed(registry, key));
     Ok(())
 }
 
@@ -344,6 +379,10 @@ fn file_of_image(world: &World, tag: &str, path: &str) -> Result<String> {
     Ok(fs::read_to_string(root.path().join("image").join(path))?)
 }
 
+fn assert_fails<T: std::fmt::Debug>(result: &Result<T>) {
+    assert!(result.is_err(), "it should fail: {result:?}");
+}
+
 fn short(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
 }
@@ -363,8 +402,8 @@ with tarfile.open(sys.argv[1], 'r:bz2') as old, tarfile.open(sys.argv[2], 'w:bz2
             data[len(data) // 2] ^= 1
         new.addfile(member, io.BytesIO(bytes(data)))
 ";
-    let mut python = sbs_tests::program("python3");
-    sbs_tests::output(python.args(["-I", "-c", script]).arg(manifest).arg(changed))?;
+    let mut python = program("python3");
+    output(python.args(["-I", "-c", script]).arg(manifest).arg(changed))?;
     Ok(())
 }
 

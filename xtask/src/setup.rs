@@ -87,12 +87,13 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
     "git",
     "iproute2",
+    "mount",
     "openssh-client",
     "runc",
     "util-linux",

@@ -175,7 +175,9 @@ async fn an_upload_that_is_cut_goes_on_where_it_was() {
     let blob = descriptor(&bytes);
     let source = BlobSource::File(&path);
     let result = session.push_blob(&repository(), blob.digest, blob.size, &source).await;
-    result.unwrap_or_else(|error| panic!("{error:?}: {}", log.text()));
+    result.unwrap_or_else(|error| {
+        panic!("{error:?}: {}", log.text());
+    });
 
     assert!(proxy.connections() >= 20, "{}", proxy.connections());
     assert!(proxy.received() < blob.size * 12 / 10, "{} of {}", proxy.received(), blob.size);
@@ -448,6 +450,27 @@ async fn r2_another_port_of_the_same_host_gets_no_credential() {
     assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
     assert_eq!(storage.seen().len(), 1);
     assert_eq!(storage.seen()[0].authorization(), None);
+}
+
+#[tokio::test]
+async fn r2_a_challenge_from_where_we_were_sent_is_not_answered() {
+    // Its realm is one that the registry itself could name.
+    let tokens = Double::start("127.0.0.1", |_| Reply::status(200).body(r#"{"token":"t"}"#)).await;
+    let challenge = format!("Bearer realm=\"https://{}/\"", tokens.host());
+    let storage = Double::start("127.0.0.1", move |_| {
+        Reply::status(401).header("www-authenticate", challenge.clone())
+    })
+    .await;
+    let target = format!("https://{}/object", storage.host());
+    let double =
+        Double::registry(move |_| Some(Reply::status(302).header("location", target.clone())))
+            .await;
+    let log = TestLog::new();
+    let session = session(double.host(), &log);
+    let error = session.blob(&repository(), &descriptor(b"x"), 10).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
+    assert!(tokens.seen().is_empty());
+    assert_eq!((double.seen().len(), storage.seen().len()), (1, 1));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::build::failure::chain;
-use crate::build::publish::publish;
+use crate::build::publish::{blob_path, publish};
 use crate::registry::testing::double::{Double, Reply, Seen};
 use crate::registry::testing::real::RealRegistry;
 use crate::registry::testing::{TestLog, noise, run as run_program, session, write_layout};
@@ -191,21 +191,35 @@ async fn a_signature_tag_with_something_else_is_not_written_over() {
 
 #[tokio::test]
 async fn b11_an_image_that_was_swapped_after_the_push_is_not_signed() {
-    for (media_type, other) in [(media_type::OCI_IMAGE, true), (media_type::DOCKER_IMAGE, false)] {
-        let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    // Other bytes, and the same bytes as another kind of document.
+    for (media_type, other) in [
+        (media_type::OCI_IMAGE, Some(r#"{"schemaVersion":2}"#)),
+        (media_type::OCI_INDEX, None),
+        (media_type::DOCKER_IMAGE, None),
+    ] {
+        let kept = std::sync::Mutex::new(String::new());
         let double = Double::registry(move |seen| {
+            let mut kept = kept.lock().unwrap();
             if seen.is(&Method::PUT, "/manifests/sha256:") {
-                *kept.lock().unwrap() = seen.body.to_vec();
+                *kept = String::from_utf8(seen.body.to_vec()).unwrap();
             }
             let get = seen.is(&Method::GET, "/manifests/sha256:");
-            get.then(|| {
-                let kept = kept.lock().unwrap().clone();
-                let body = if other { b"{\"schemaVersion\":2}".to_vec() } else { kept };
-                Reply::status(200).header("content-type", media_type).body(body)
-            })
+            let reply = || Reply::status(200).header("content-type", media_type);
+            get.then(|| reply().body(other.unwrap_or(&kept)))
         })
         .await;
-        let bench = Bench::new(double.host());
+        let mut bench = Bench::new(double.host());
+        // Without a type of its own, what the registry says is all there is.
+        let layout = bench.directory.path();
+        let manifest = std::fs::read_to_string(blob_path(layout, bench.digest)).unwrap();
+        let manifest = manifest.replacen(
+            r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#,
+            "",
+            1,
+        );
+        bench.digest = digest_of(manifest.as_bytes());
+        std::fs::write(blob_path(layout, bench.digest), manifest).unwrap();
+
         let error = bench.release().await.unwrap_err();
         let text = chain(&error);
         assert!(text.starts_with("cannot sign"), "{text}");

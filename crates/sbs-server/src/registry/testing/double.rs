@@ -1,7 +1,6 @@
 //! A registry in memory that can be made to misbehave.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -90,7 +89,11 @@ impl Double {
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = hyper::service::service_fn(move |request| {
-                        serve(request, Arc::clone(&recorded), Arc::clone(&answer))
+                        // In a task of its own: what came of a body that is cut counts, and hyper
+                        // drops the service when the connection ends.
+                        let (recorded, answer) = (Arc::clone(&recorded), Arc::clone(&answer));
+                        let served = tokio::spawn(serve(request, recorded, answer));
+                        async move { served.await }
                     });
                     let _ended = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -135,10 +138,9 @@ impl Drop for Double {
 async fn serve(
     request: Request<Incoming>,
     recorded: Arc<Mutex<Vec<Seen>>>,
-    answer: Arc<impl Fn(&Seen) -> Reply>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    answer: Arc<impl Fn(&Seen) -> Reply + Send + Sync>,
+) -> Response<Full<Bytes>> {
     let (parts, mut body) = request.into_parts();
-    // A body that is cut counts for what came of it.
     let mut bytes = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         bytes.extend_from_slice(frame.data_ref().unwrap());
@@ -152,7 +154,7 @@ async fn serve(
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::from(reply.body)).unwrap())
+    response.body(Full::from(reply.body)).unwrap()
 }
 
 fn acceptor(host: &str) -> TlsAcceptor {
@@ -217,6 +219,14 @@ impl Memory {
             return Reply::status(202).header("location", format!("{path}{id}?state=0"));
         }
         let Some(upload) = self.uploads.get_mut(id) else { return Reply::status(404) };
+        let begins = seen
+            .headers
+            .get("content-range")
+            .map_or("0", |range| range.to_str().unwrap().split('-').next().unwrap());
+        let appends = begins == upload.len().to_string();
+        if seen.method == Method::PATCH && !appends {
+            return Reply::status(416);
+        }
         upload.extend_from_slice(&seen.body);
         let range = format!("0-{}", upload.len().saturating_sub(1));
         let next = format!("{path}?state={}", upload.len());
