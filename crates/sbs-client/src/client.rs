@@ -61,12 +61,12 @@ impl Client {
 
     /// Sets what is built; for a server that has not been told yet. `members` holds secrets.
     pub async fn init(&self, members: &Members) -> Result<StatusReply, CallError> {
-        accepted(&self.short(Method::POST, route::IMAGE, members.expose_json()).await?)
+        accepted(&self.short(Method::POST, route::IMAGE, members.expose_json().to_string()).await?)
     }
 
     /// Sets what is built, from now on. `members` holds secrets.
     pub async fn update(&self, members: &Members) -> Result<StatusReply, CallError> {
-        accepted(&self.short(Method::PATCH, route::IMAGE, members.expose_json()).await?)
+        accepted(&self.short(Method::PATCH, route::IMAGE, members.expose_json().to_string()).await?)
     }
 
     /// Starts a build and does not wait for it.
@@ -204,7 +204,7 @@ struct Bounds {
 fn selector(build: &BuildSelector) -> String {
     match build {
         BuildSelector::Latest => NOTHING.to_owned(),
-        BuildSelector::Named(_) => build.to_members().expose_json(),
+        BuildSelector::Named(_) => build.to_members().expose_json().to_string(),
     }
 }
 

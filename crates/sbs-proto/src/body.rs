@@ -4,10 +4,12 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The members of a JSON object as it came over the wire, before their meaning is looked at.
 ///
-/// Its `Debug` names the keys only: the values may be secrets.
+/// Its `Debug` names the keys only, and its strings are wiped when it is dropped: the values may be
+/// secrets.
 #[derive(Clone, Default, PartialEq)]
 pub struct Members(Map<String, Value>);
 
@@ -59,8 +61,14 @@ impl Members {
     }
 
     /// Returns the JSON text, which holds every secret of the body in clear.
-    pub fn expose_json(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
+    pub fn expose_json(&self) -> Zeroizing<String> {
+        Zeroizing::new(serde_json::to_string(&self.0).expect("a JSON object has a text form"))
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(wipe);
     }
 }
 
@@ -93,6 +101,16 @@ pub enum ParseBodyError {
         /// The column of the first fault.
         column: usize,
     },
+}
+
+/// Wipes every string in a value. Its depth is bounded by the parser.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::String(text) => text.zeroize(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// An object, or the first key that it has twice.

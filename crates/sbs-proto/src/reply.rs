@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_selector_makes_the_body_that_it_reads() {
         let named = BuildSelector::Named(BuildName::parse("b.1").unwrap());
-        assert_eq!(named.to_members().expose_json(), r#"{"BUILD_NAME":"b.1"}"#);
+        assert_eq!(*named.to_members().expose_json(), *r#"{"BUILD_NAME":"b.1"}"#);
         for selector in [BuildSelector::Latest, named] {
             assert_eq!(BuildSelector::from_members(&selector.to_members()), Ok(selector));
         }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::build::pipeline::{Environment, PrepareError};
+use crate::build::environment::{Environment, PrepareError};
 use crate::clock::Clock;
 use crate::config::{Identity, LoadIdentityError, LoadSettingsError, Settings};
 use crate::core::Core;

@@ -173,8 +173,8 @@ fn check_config_bytes(bytes: &[u8]) -> Result<(), ResolveFault> {
     struct Config {
         architecture: String,
         os: String,
-        #[serde(default)]
-        config: Option<Settings>,
+        #[serde(default, rename = "config")]
+        settings: Option<Settings>,
     }
     #[derive(serde::Deserialize)]
     struct Settings {
@@ -184,7 +184,7 @@ fn check_config_bytes(bytes: &[u8]) -> Result<(), ResolveFault> {
     let config: Config = serde_json::from_slice(bytes).map_err(|_| ResolveFault::NoImage)?;
     // The engine runs these instructions as if they stood in the Dockerfile, where nobody looked at
     // them: what the Dockerfile's own checks are about must not come in that way.
-    let triggers = config.config.and_then(|settings| settings.triggers).unwrap_or_default();
+    let triggers = config.settings.and_then(|settings| settings.triggers).unwrap_or_default();
     if triggers.iter().any(|trigger| trigger.contains("--mount") || trigger.contains("--from")) {
         return Err(ResolveFault::Trigger);
     }

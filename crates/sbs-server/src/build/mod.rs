@@ -3,6 +3,7 @@
 pub(crate) mod bases;
 pub(crate) mod dockerfile;
 pub(crate) mod engine;
+pub(crate) mod environment;
 pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod job;

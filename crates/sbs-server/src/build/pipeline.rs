@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,84 +18,19 @@ use time::macros::format_description;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::build::bases::{BaseSources, PARTIAL, ResolvedBase, resolve_bases};
+use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
-use crate::build::engine::{
-    BuildRequest, Buildah, Built, EngineSettings, Isolation, ProbeEngineError, Runtime,
-};
+use crate::build::engine::{BuildRequest, Built};
+use crate::build::environment::Environment;
 use crate::build::failure::{Failure, StepError, chain};
-use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched, GitTrust, HostKeys};
+use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched};
 use crate::build::job::{Builder, Job, Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
 use crate::build::publish::publish;
 use crate::build::record::{self, PackRequest};
 use crate::build::sign::{self, Tagged};
-use crate::clock::Clock;
-use crate::config::{IsolationSetting, NetworkSetting, Settings};
-use crate::registry::{
-    Limits, MakeRegistryClientError, RegistryClient, RegistryError, RegistryTrust,
-};
-use crate::store::{Store, remove_directory};
-use crate::tool::Network;
-
-/// What every build needs and no build changes.
-#[derive(Debug)]
-pub(crate) struct Environment {
-    clock: Clock,
-    settings: Settings,
-    bases: PathBuf,
-    engine: Buildah,
-    git: GitTrust,
-    registry: RegistryClient,
-}
-
-impl Environment {
-    /// Prepares what builds need: looks at the engine, reads the settings' files.
-    pub(crate) async fn prepare(
-        settings: Settings,
-        store: &Store,
-        clock: Clock,
-    ) -> Result<Self, PrepareError> {
-        let at = |what| move |source| PrepareError::Directory { what, source };
-        // Whatever an earlier server left behind is of no build that can go on.
-        remove_directory(&store.path("work")).map_err(at("work"))?;
-        let bases = store.directory("bases").map_err(at("bases"))?;
-        remove_directory(&bases.join(PARTIAL)).map_err(at("bases"))?;
-        let engine = store.directory("engine").map_err(at("engine"))?;
-        let git = store.directory("git").map_err(at("git"))?;
-        let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
-        let isolation = engine.isolation();
-        tracing::info!(version = engine.version(), %isolation, "buildah");
-        for warning in engine.warnings() {
-            tracing::warn!("{warning}");
-        }
-        let known_hosts = match &settings.git.known_hosts {
-            Some(file) => HostKeys::Pinned(file.clone()),
-            None => HostKeys::FirstUse(git.join("known_hosts")),
-        };
-        let git = GitTrust { known_hosts, ca_file: settings.git.ca_file.clone() };
-        let registry = RegistryClient::new(&registry_trust(&settings)?, Limits::default())?;
-        Ok(Self { clock, settings, bases, engine, git, registry })
-    }
-}
-
-fn engine_settings(settings: &Settings) -> EngineSettings {
-    let build = &settings.build;
-    EngineSettings {
-        idle_limit: build.idle_limit(),
-        isolation: build.isolation.map(|isolation| match isolation {
-            IsolationSetting::Chroot => Isolation::Chroot,
-            IsolationSetting::OciCrun => Isolation::Oci(Runtime::Crun),
-            IsolationSetting::OciRunc => Isolation::Oci(Runtime::Runc),
-        }),
-        network: match build.network {
-            NetworkSetting::Host => Network::Host,
-            NetworkSetting::None => Network::None,
-        },
-        time_limit: build.time_limit(),
-        ..EngineSettings::default()
-    }
-}
+use crate::registry::RegistryError;
+use crate::store::remove_directory;
 
 impl Builder for Environment {
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped> {
@@ -418,36 +352,6 @@ impl StepError for SessionError {
     fn failure(&self) -> Failure {
         Failure { code: "registry", command: "docker push".to_owned(), return_code: 1 }
     }
-}
-
-/// Why builds cannot run.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub(crate) enum PrepareError {
-    /// A directory cannot be made.
-    #[error("the directory `{what}` in the data directory cannot be used")]
-    Directory { what: &'static str, source: io::Error },
-
-    /// The build engine does not work.
-    #[error("the build engine does not work")]
-    Engine(#[from] ProbeEngineError),
-
-    /// The authorities for registries cannot be used.
-    #[error("the registry client cannot be set up")]
-    Registry(#[from] MakeRegistryClientError),
-
-    /// The file of the authorities cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    RegistryAuthorities { path: PathBuf, source: io::Error },
-}
-
-fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {
-    let extra_ca_pem = match &settings.registry.ca_file {
-        None => Vec::new(),
-        Some(path) => std::fs::read(path)
-            .map_err(|source| PrepareError::RegistryAuthorities { path: path.clone(), source })?,
-    };
-    Ok(RegistryTrust { extra_ca_pem, token_hosts: settings.registry.token_hosts.clone() })
 }
 
 const SOURCE: &str = "source";

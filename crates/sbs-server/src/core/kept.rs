@@ -33,8 +33,8 @@ impl Kept {
     }
 
     /// Returns what was made of the client's secret.
-    pub(crate) fn client_share(&self) -> &ClientShare {
-        &self.client_share
+    pub(crate) fn into_client_share(self) -> ClientShare {
+        self.client_share
     }
 }
 
@@ -71,7 +71,7 @@ impl Keep {
     pub(crate) fn save_definition(&self, kept: &Kept) -> Result<(), KeepError> {
         let record = Record {
             client_share: kept.client_share.expose_hex(),
-            members: Zeroizing::new(kept.members.expose_json()),
+            members: kept.members.expose_json(),
             schema: 1,
         };
         let text = serde_json::to_vec(&record).map_err(KeepError::damaged(DEFINITION))?;

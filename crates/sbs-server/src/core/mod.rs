@@ -6,26 +6,26 @@
 pub(crate) mod builds;
 pub(crate) mod error;
 mod kept;
+mod slot;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, Definition, DefinitionName, ManifestName, Members,
     RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
 };
-use sbs_state::{AtRest, ClientShare, DefinitionKeys};
+use sbs_state::{AtRest, ClientShare};
 use time::macros::format_description;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::job::{Builder, Job, Recorded, Stopped};
-use crate::build::log::{BuildLog, Masks};
+use crate::build::job::{Builder, Job, Stopped};
 use crate::clock::Clock;
-use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
+use crate::core::builds::{BuildFiles, Current, Journal, Phase};
 use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
-use crate::core::kept::{Keep, Kept};
+use crate::core::kept::Kept;
+use crate::core::slot::{Running, Slot, note_end};
 use crate::store::Store;
 
 /// The core. Clones share everything.
@@ -40,33 +40,6 @@ struct Inner {
     builder: Arc<dyn Builder>,
     stop: CancellationToken,
     slots: HashMap<DefinitionName, Slot>,
-}
-
-/// One image definition.
-#[derive(Debug)]
-struct Slot {
-    keep: Keep,
-    builds: Builds,
-    /// Held by whoever changes the slot, across its I/O.
-    writer: tokio::sync::Mutex<()>,
-    /// What the slot is now; locked for moments only.
-    now: Mutex<Now>,
-}
-
-#[derive(Debug)]
-struct Now {
-    kept: Option<Kept>,
-    keys: Option<Arc<DefinitionKeys>>,
-    status: StatusText,
-    /// The journal of the build that the status tells of.
-    journal: Option<Journal>,
-    running: Option<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    cancel: CancellationToken,
-    task: JoinHandle<()>,
 }
 
 impl Core {
@@ -94,12 +67,9 @@ impl Core {
         if let Some(journal) = &now.journal {
             return journal.status.clone();
         }
-        let tag = now.kept.as_ref().and_then(|kept| kept.definition().ok());
-        match tag {
+        match &now.known {
             None => BuildStatus { status: now.status.clone(), ..BuildStatus::fresh() },
-            Some(definition) => {
-                BuildStatus::unfinished(&definition.build_image_tag, now.status.clone())
-            }
+            Some(known) => BuildStatus::unfinished(&known.build_image_tag, now.status.clone()),
         }
     }
 
@@ -117,7 +87,7 @@ impl Core {
         let _writer = slot.writer.lock().await;
         {
             let now = slot.now();
-            let same = now.kept.as_ref().is_some_and(|kept| kept.client_share().same_as(&share));
+            let same = now.known.as_ref().is_some_and(|known| known.client_share.same_as(&share));
             if now.keys.is_some() && !same {
                 return Err(SetDefinitionError::KeysExist);
             }
@@ -138,8 +108,8 @@ impl Core {
         let _writer = slot.writer.lock().await;
         {
             let now = slot.now();
-            let kept = now.kept.as_ref().ok_or(SetDefinitionError::NotInitialised)?;
-            if !kept.client_share().same_as(&share) {
+            let known = now.known.as_ref().ok_or(SetDefinitionError::NotInitialised)?;
+            if !known.client_share.same_as(&share) {
                 return Err(SetDefinitionError::WrongSecret);
             }
         }
@@ -155,14 +125,11 @@ impl Core {
         if self.0.stop.is_cancelled() {
             return Err(StartBuildError::Stopping);
         }
-        let definition = {
-            let now = slot.now();
-            if now.running.is_some() {
-                return Err(StartBuildError::Busy);
-            }
-            let kept = now.kept.as_ref().ok_or(StartBuildError::NotInitialised)?;
-            kept.definition().map_err(StartBuildError::Definition)?
-        };
+        if slot.now().running.is_some() {
+            return Err(StartBuildError::Busy);
+        }
+        let kept = slot.keep.load_definition()?.ok_or(StartBuildError::NotInitialised)?;
+        let definition = kept.definition().map_err(StartBuildError::Definition)?;
         let keys = slot.keys().await?;
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
@@ -357,102 +324,11 @@ impl Core {
     }
 }
 
-impl Slot {
-    fn load(
-        store: &Store,
-        at_rest: &Arc<AtRest>,
-        name: &DefinitionName,
-    ) -> Result<Self, KeepError> {
-        let directory = store
-            .directory(format!("definitions/{name}"))
-            .map_err(KeepError::io("the image definition's directory"))?;
-        let keep = Keep::new(Arc::clone(at_rest), name, &directory);
-        let builds = Builds::new(&directory);
-        let kept = keep.load_definition()?;
-        let keys = keep.load_keys()?.map(Arc::new);
-        let (status, journal) = match builds.load_current()? {
-            Current::Nothing => (StatusText::default(), None),
-            Current::Cleaned => (StatusText::new(RESTARTED_CICD), None),
-            Current::Build(id) => {
-                let files = builds.files(&id);
-                let journal = files.load_journal()?.map(|journal| interrupted(journal, &files));
-                (StatusText::default(), journal.transpose()?)
-            }
-        };
-        let now = Now { kept, keys, status, journal, running: None };
-        Ok(Self { keep, builds, writer: tokio::sync::Mutex::new(()), now: Mutex::new(now) })
-    }
-
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps a definition on the disk, then in memory.
-    fn set(&self, kept: Kept) -> Result<(), KeepError> {
-        self.keep.save_definition(&kept)?;
-        self.now().kept = Some(kept);
-        Ok(())
-    }
-
-    /// Returns the keys; they are made, and kept, at the first build.
-    async fn keys(&self) -> Result<Arc<DefinitionKeys>, StartBuildError> {
-        if let Some(keys) = &self.now().keys {
-            return Ok(Arc::clone(keys));
-        }
-        let made = tokio::task::spawn_blocking(DefinitionKeys::generate).await;
-        let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
-        let keys = Arc::new(made.map_err(|error| StartBuildError::Keys(Box::new(error)))?);
-        self.keep.save_keys(&keys)?;
-        self.now().keys = Some(Arc::clone(&keys));
-        Ok(keys)
-    }
-}
-
 /// Checks a body before anything is changed, and returns what is made of its secret.
 fn check(members: &Members) -> Result<ClientShare, SetDefinitionError> {
     Definition::parse(members).map_err(SetDefinitionError::Definition)?;
     let secret = parse_state_secret(members).map_err(SetDefinitionError::Secret)?;
     Ok(ClientShare::derive(&secret))
-}
-
-/// Marks a build that was running when the server died.
-fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, KeepError> {
-    if journal.phase == Phase::Running {
-        let after = journal.status.status.clone();
-        note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
-        files.save_journal(&journal)?;
-        let message = format!("the server stopped after `{after}`: the build was interrupted");
-        tell_in_log(files, &message);
-        tracing::warn!(build = journal.id, %after, "a build was interrupted");
-    }
-    Ok(journal)
-}
-
-/// Adds a line to the log of a build that has no writer any more. The status tells the same, so a
-/// log that is not there is no fault.
-fn tell_in_log(files: &BuildFiles, message: &str) {
-    match File::options().append(true).open(files.log()) {
-        Ok(file) => BuildLog::new(file, Clock::system(), Masks::default(), 0).error(message),
-        Err(error) => tracing::warn!(%error, "the log of the interrupted build was not found"),
-    }
-}
-
-fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stopped>) {
-    journal.phase = phase;
-    match result {
-        Ok(recorded) => {
-            journal.status = recorded.status;
-            journal.image = Some(recorded.image);
-            journal.build_name = Some(recorded.build_name);
-        }
-        Err(_) if phase == Phase::Cancelled => {
-            journal.status.status = StatusText::new(RESTARTED_CICD);
-        }
-        Err(stopped) => {
-            journal.failure = Some(stopped.code.to_owned());
-            journal.status.status = StatusText::failed(stopped.return_code, &stopped.command);
-        }
-    }
 }
 
 const ID: &[time::format_description::BorrowedFormatItem<'_>] =

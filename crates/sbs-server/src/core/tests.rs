@@ -8,6 +8,7 @@ use sbs_proto::{ImageTag, Progress};
 use sbs_state::RootSecret;
 
 use super::*;
+use crate::build::job::Recorded;
 
 /// A builder that does what a test tells it to.
 #[derive(Debug)]
@@ -260,7 +261,8 @@ async fn a_body_that_is_refused_changes_nothing() {
     bad.insert(key::DOCKER_REPO, "NOT/lower");
     let update = core.update(&name(), bad).await;
     assert!(matches!(update, Err(SetDefinitionError::Definition(_))), "{update:?}");
-    let kept = core.slot(&name()).unwrap().now().kept.as_ref().unwrap().definition().unwrap();
+    let kept = core.slot(&name()).unwrap().keep.load_definition().unwrap().unwrap();
+    let kept = kept.definition().unwrap();
     assert_eq!(kept.destination.to_string(), "docker.io/ns/app");
 }
 

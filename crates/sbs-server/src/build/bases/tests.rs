@@ -444,14 +444,14 @@ async fn a_password_for_base_images_shows_nowhere() {
 fn b2_triggers_of_a_base_image_that_reach_outside_are_refused() {
     let config = |trigger: &str| {
         let config = json!({
-            "architecture": super::architecture(), "os": "linux", "config": {"OnBuild": [trigger]},
+            "architecture": architecture(), "os": "linux", "config": {"OnBuild": [trigger]},
         });
-        super::check_config_bytes(config.to_string().as_bytes())
+        check_config_bytes(config.to_string().as_bytes())
     };
     config("COPY . /app").unwrap();
     for trigger in ["COPY --from=other/image / /", "RUN --mount=type=bind,source=/ ls"] {
         assert!(matches!(config(trigger), Err(ResolveFault::Trigger)), "{trigger}");
     }
-    let none = json!({"architecture": super::architecture(), "os": "linux", "config": null});
-    super::check_config_bytes(none.to_string().as_bytes()).unwrap();
+    let none = json!({"architecture": architecture(), "os": "linux", "config": null});
+    check_config_bytes(none.to_string().as_bytes()).unwrap();
 }

@@ -1,0 +1,104 @@
+//! What every build needs and no build changes: made once, when the server starts.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::build::bases::PARTIAL;
+use crate::build::engine::{Buildah, EngineSettings, Isolation, ProbeEngineError, Runtime};
+use crate::build::fetch::{GitTrust, HostKeys};
+use crate::clock::Clock;
+use crate::config::{IsolationSetting, NetworkSetting, Settings};
+use crate::registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
+use crate::store::{Store, remove_directory};
+use crate::tool::Network;
+
+/// What every build needs and no build changes.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    pub(super) bases: PathBuf,
+    pub(super) engine: Buildah,
+    pub(super) git: GitTrust,
+    pub(super) registry: RegistryClient,
+}
+
+impl Environment {
+    /// Prepares what builds need: looks at the engine, reads the settings' files.
+    pub(crate) async fn prepare(
+        settings: Settings,
+        store: &Store,
+        clock: Clock,
+    ) -> Result<Self, PrepareError> {
+        let at = |what| move |source| PrepareError::Directory { what, source };
+        // Whatever an earlier server left behind is of no build that can go on.
+        remove_directory(&store.path("work")).map_err(at("work"))?;
+        let bases = store.directory("bases").map_err(at("bases"))?;
+        remove_directory(&bases.join(PARTIAL)).map_err(at("bases"))?;
+        let engine = store.directory("engine").map_err(at("engine"))?;
+        let git = store.directory("git").map_err(at("git"))?;
+        let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
+        let isolation = engine.isolation();
+        tracing::info!(version = engine.version(), %isolation, "buildah");
+        for warning in engine.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let known_hosts = match &settings.git.known_hosts {
+            Some(file) => HostKeys::Pinned(file.clone()),
+            None => HostKeys::FirstUse(git.join("known_hosts")),
+        };
+        let git = GitTrust { known_hosts, ca_file: settings.git.ca_file.clone() };
+        let registry = RegistryClient::new(&registry_trust(&settings)?, Limits::default())?;
+        Ok(Self { clock, settings, bases, engine, git, registry })
+    }
+}
+
+fn engine_settings(settings: &Settings) -> EngineSettings {
+    let build = &settings.build;
+    EngineSettings {
+        idle_limit: build.idle_limit(),
+        isolation: build.isolation.map(|isolation| match isolation {
+            IsolationSetting::Chroot => Isolation::Chroot,
+            IsolationSetting::OciCrun => Isolation::Oci(Runtime::Crun),
+            IsolationSetting::OciRunc => Isolation::Oci(Runtime::Runc),
+        }),
+        network: match build.network {
+            NetworkSetting::Host => Network::Host,
+            NetworkSetting::None => Network::None,
+        },
+        time_limit: build.time_limit(),
+        ..EngineSettings::default()
+    }
+}
+
+/// Why builds cannot run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum PrepareError {
+    /// A directory cannot be made.
+    #[error("the directory `{what}` in the data directory cannot be used")]
+    Directory { what: &'static str, source: io::Error },
+
+    /// The build engine does not work.
+    #[error("the build engine does not work")]
+    Engine(#[from] ProbeEngineError),
+
+    /// The authorities for registries cannot be used.
+    #[error("the registry client cannot be set up")]
+    Registry(#[from] MakeRegistryClientError),
+
+    /// The file of the authorities cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    RegistryAuthorities { path: PathBuf, source: io::Error },
+}
+
+fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {
+    let extra_ca_pem = match &settings.registry.ca_file {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path)
+            .map_err(|source| PrepareError::RegistryAuthorities { path: path.clone(), source })?,
+    };
+    Ok(RegistryTrust { extra_ca_pem, token_hosts: settings.registry.token_hosts.clone() })
+}

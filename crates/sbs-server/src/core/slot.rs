@@ -1,0 +1,157 @@
+//! One image definition: what is kept of it, its builds, and what it does now.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
+use sbs_state::{AtRest, ClientShare, DefinitionKeys};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::job::{Recorded, Stopped};
+use crate::build::log::{BuildLog, Masks};
+use crate::clock::Clock;
+use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
+use crate::core::error::{KeepError, StartBuildError};
+use crate::core::kept::{Keep, Kept};
+use crate::store::Store;
+
+/// One image definition.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) keep: Keep,
+    pub(super) builds: Builds,
+    /// Held by whoever changes the slot, across its I/O.
+    pub(super) writer: tokio::sync::Mutex<()>,
+    /// What the slot is now; locked for moments only.
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+pub(super) struct Now {
+    pub(super) known: Option<Known>,
+    pub(super) keys: Option<Arc<DefinitionKeys>>,
+    pub(super) status: StatusText,
+    /// The journal of the build that the status tells of.
+    pub(super) journal: Option<Journal>,
+    pub(super) running: Option<Running>,
+}
+
+/// What is in memory of an image definition. The rest, with its credentials, is opened when a build
+/// starts.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) build_image_tag: String,
+    pub(super) client_share: ClientShare,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) cancel: CancellationToken,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Known {
+    fn of(kept: Kept) -> Self {
+        // A definition that this version does not take is told of when it is to be built.
+        let definition = kept.definition().ok();
+        let build_image_tag = definition.map(|definition| definition.build_image_tag);
+        Self {
+            build_image_tag: build_image_tag.unwrap_or_default(),
+            client_share: kept.into_client_share(),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn load(
+        store: &Store,
+        at_rest: &Arc<AtRest>,
+        name: &DefinitionName,
+    ) -> Result<Self, KeepError> {
+        let directory = store
+            .directory(format!("definitions/{name}"))
+            .map_err(KeepError::io("the image definition's directory"))?;
+        let keep = Keep::new(Arc::clone(at_rest), name, &directory);
+        let builds = Builds::new(&directory);
+        // A definition that a newer server accepted and this one does not is told when it is built.
+        let known = keep.load_definition()?.map(Known::of);
+        let keys = keep.load_keys()?.map(Arc::new);
+        let (status, journal) = match builds.load_current()? {
+            Current::Nothing => (StatusText::default(), None),
+            Current::Cleaned => (StatusText::new(RESTARTED_CICD), None),
+            Current::Build(id) => {
+                let files = builds.files(&id);
+                let journal = files.load_journal()?.map(|journal| interrupted(journal, &files));
+                (StatusText::default(), journal.transpose()?)
+            }
+        };
+        let now = Now { known, keys, status, journal, running: None };
+        Ok(Self { keep, builds, writer: tokio::sync::Mutex::new(()), now: Mutex::new(now) })
+    }
+
+    pub(super) fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a definition on the disk, then in memory.
+    pub(super) fn set(&self, kept: Kept) -> Result<(), KeepError> {
+        self.keep.save_definition(&kept)?;
+        self.now().known = Some(Known::of(kept));
+        Ok(())
+    }
+
+    /// Returns the keys; they are made, and kept, at the first build.
+    pub(super) async fn keys(&self) -> Result<Arc<DefinitionKeys>, StartBuildError> {
+        if let Some(keys) = &self.now().keys {
+            return Ok(Arc::clone(keys));
+        }
+        let made = tokio::task::spawn_blocking(DefinitionKeys::generate).await;
+        let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
+        let keys = Arc::new(made.map_err(|error| StartBuildError::Keys(Box::new(error)))?);
+        self.keep.save_keys(&keys)?;
+        self.now().keys = Some(Arc::clone(&keys));
+        Ok(keys)
+    }
+}
+
+/// Marks a build that was running when the server died.
+fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, KeepError> {
+    if journal.phase == Phase::Running {
+        let after = journal.status.status.clone();
+        note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
+        files.save_journal(&journal)?;
+        let message = format!("the server stopped after `{after}`: the build was interrupted");
+        tell_in_log(files, &message);
+        tracing::warn!(build = journal.id, %after, "a build was interrupted");
+    }
+    Ok(journal)
+}
+
+/// Adds a line to the log of a build that has no writer any more. The status tells the same, so a
+/// log that is not there is no fault.
+fn tell_in_log(files: &BuildFiles, message: &str) {
+    match File::options().append(true).open(files.log()) {
+        Ok(file) => BuildLog::new(file, Clock::system(), Masks::default(), 0).error(message),
+        Err(error) => tracing::warn!(%error, "the log of the interrupted build was not found"),
+    }
+}
+
+/// Notes how a build ended.
+pub(super) fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stopped>) {
+    journal.phase = phase;
+    match result {
+        Ok(recorded) => {
+            journal.status = recorded.status;
+            journal.image = Some(recorded.image);
+            journal.build_name = Some(recorded.build_name);
+        }
+        Err(_) if phase == Phase::Cancelled => {
+            journal.status.status = StatusText::new(RESTARTED_CICD);
+        }
+        Err(stopped) => {
+            journal.failure = Some(stopped.code.to_owned());
+            journal.status.status = StatusText::failed(stopped.return_code, &stopped.command);
+        }
+    }
+}
