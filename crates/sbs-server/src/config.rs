@@ -33,6 +33,8 @@ pub(crate) struct BuildSettings {
     pub(crate) time_limit_seconds: u64,
     pub(crate) idle_limit_seconds: u64,
     pub(crate) log_limit_mib: u64,
+    pub(crate) max_processes: u32,
+    pub(crate) memory_limit_mib: Option<u64>,
     pub(crate) keep_builds: usize,
 }
 
@@ -98,6 +100,8 @@ impl Default for BuildSettings {
             time_limit_seconds: 2 * 60 * 60,
             idle_limit_seconds: 30 * 60,
             log_limit_mib: 64,
+            max_processes: 16 * 1024,
+            memory_limit_mib: None,
             keep_builds: 20,
         }
     }
@@ -248,6 +252,7 @@ mod tests {
             .collect();
         let settings = Settings::parse(&all).unwrap();
         assert!(settings.git.known_hosts.is_some() && settings.build.isolation.is_some());
+        assert!(settings.build.memory_limit_mib.is_some());
     }
 
     #[test]

@@ -185,7 +185,10 @@ fn check_config_bytes(bytes: &[u8]) -> Result<(), ResolveFault> {
     // The engine runs these instructions as if they stood in the Dockerfile, where nobody looked at
     // them: what the Dockerfile's own checks are about must not come in that way.
     let triggers = config.settings.and_then(|settings| settings.triggers).unwrap_or_default();
-    if triggers.iter().any(|trigger| trigger.contains("--mount") || trigger.contains("--from")) {
+    // One that goes on in another line could hide them.
+    let reaches_outside =
+        |trigger: &String| ["--mount", "--from", "\n"].iter().any(|part| trigger.contains(part));
+    if triggers.iter().any(reaches_outside) {
         return Err(ResolveFault::Trigger);
     }
     if config.os != "linux" || config.architecture != architecture() {

@@ -45,6 +45,8 @@ pub(crate) struct EngineSettings {
     pub(crate) idle_limit: Duration,
     /// The isolation to use; the best that works where absent.
     pub(crate) isolation: Option<Isolation>,
+    /// Memory of all builds together in bytes, under `oci` isolation; no limit where absent.
+    pub(crate) max_memory: Option<u64>,
     /// Processes and threads of all builds together, under `oci` isolation.
     pub(crate) max_processes: u32,
     /// What the steps of a Dockerfile can reach.
@@ -305,6 +307,7 @@ impl Default for EngineSettings {
         Self {
             idle_limit: Duration::from_mins(30),
             isolation: None,
+            max_memory: None,
             max_processes: 16 * 1024,
             network: Network::Host,
             time_limit: Duration::from_hours(2),

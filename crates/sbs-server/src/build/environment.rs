@@ -64,12 +64,13 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
             IsolationSetting::OciCrun => Isolation::Oci(Runtime::Crun),
             IsolationSetting::OciRunc => Isolation::Oci(Runtime::Runc),
         }),
+        max_memory: build.memory_limit_mib.map(|mib| mib.saturating_mul(1024 * 1024)),
+        max_processes: build.max_processes,
         network: match build.network {
             NetworkSetting::Host => Network::Host,
             NetworkSetting::None => Network::None,
         },
         time_limit: build.time_limit(),
-        ..EngineSettings::default()
     }
 }
 

@@ -449,7 +449,11 @@ fn b2_triggers_of_a_base_image_that_reach_outside_are_refused() {
         check_config_bytes(config.to_string().as_bytes())
     };
     config("COPY . /app").unwrap();
-    for trigger in ["COPY --from=other/image / /", "RUN --mount=type=bind,source=/ ls"] {
+    for trigger in [
+        "COPY --from=other/image / /",
+        "COPY --fr\\\nom=other/image / /",
+        "RUN --mount=type=bind,source=/ ls",
+    ] {
         assert!(matches!(config(trigger), Err(ResolveFault::Trigger)), "{trigger}");
     }
     let none = json!({"architecture": architecture(), "os": "linux", "config": null});

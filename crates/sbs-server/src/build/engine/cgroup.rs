@@ -15,21 +15,40 @@ impl Cgroup {
         Self { name: format!("sbs-{}", short_name(root)) }
     }
 
-    /// Limits the processes and threads of all builds together.
+    /// Limits the processes and threads of all builds together, and their memory in bytes.
     ///
-    /// Tells whether that worked: a machine without the `pids` controller, or on which the server
-    /// may not change groups, has no such limit.
-    pub(super) fn limit_processes(&self, max: u32) -> bool {
-        let mut limited = false;
+    /// Returns what has no limit: a machine without the controller, or on which the server may not
+    /// change groups, has none.
+    pub(super) fn limit(&self, processes: u32, memory: Option<u64>) -> Vec<&'static str> {
+        let mut wanted = vec![("processes", "+pids", "pids.max", u64::from(processes))];
+        if let Some(bytes) = memory {
+            wanted.push(("memory", "+memory", "memory.max", bytes));
+            wanted.push(("memory", "+memory", "memory.limit_in_bytes", bytes));
+        }
+        let limited: Vec<_> = wanted
+            .iter()
+            .filter(|(_, controller, file, value)| self.set(controller, file, *value))
+            .map(|(what, ..)| *what)
+            .collect();
+        wanted.dedup_by_key(|(what, ..)| *what);
+        wanted.into_iter().map(|(what, ..)| what).filter(|what| !limited.contains(what)).collect()
+    }
+
+    /// Writes a limit wherever there is a file for it; tells whether there was.
+    fn set(&self, controller: &str, file: &str, value: u64) -> bool {
+        let mut done = false;
         for hierarchy in hierarchies() {
             let group = hierarchy.join(&self.name);
             if fs::create_dir_all(&group).is_ok() {
                 // Version 2 hands controllers down only where it is told to.
-                let _v1 = fs::write(hierarchy.join("cgroup.subtree_control"), "+pids");
-                limited |= fs::write(group.join("pids.max"), max.to_string()).is_ok();
+                let _v1 = fs::write(hierarchy.join("cgroup.subtree_control"), controller);
+                let file = group.join(file);
+                // In version 1 each controller has its own files, and making one would succeed
+                // nowhere.
+                done |= file.exists() && fs::write(file, value.to_string()).is_ok();
             }
         }
-        limited
+        done
     }
 
     /// Returns the group of the build that works in `scratch`, as the engine takes it.

@@ -101,10 +101,13 @@ pub(crate) enum ProbeEngineError {
 fn finish(buildah: &mut Buildah) {
     if buildah.isolation == Isolation::Chroot {
         buildah.warnings.push(CHROOT_WARNING.to_owned());
-    } else if !buildah.cgroup.limit_processes(buildah.settings.max_processes) {
-        let warning = "the control groups of this machine cannot be changed: builds have no limit \
-            on their number of processes";
-        buildah.warnings.push(warning.to_owned());
+        return;
+    }
+    let settings = &buildah.settings;
+    for what in buildah.cgroup.limit(settings.max_processes, settings.max_memory) {
+        buildah.warnings.push(format!(
+            "the control groups of this machine cannot be changed: builds have no limit on {what}"
+        ));
     }
 }
 

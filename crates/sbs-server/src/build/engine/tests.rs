@@ -371,6 +371,17 @@ async fn b7_the_number_of_processes_has_a_limit() {
 }
 
 #[tokio::test]
+async fn b7_memory_has_a_limit() {
+    let settings =
+        EngineSettings { max_memory: Some(48 << 20), network: Network::None, ..Default::default() };
+    let fixture = Fixture::with(settings).await;
+    // What has no line end, `tail` keeps whole.
+    let outcome = fixture.run("RUN head -c 400m /dev/zero | tail | wc -c").await;
+    assert_eq!(outcome.lines().iter().filter(|line| **line == "419430400").count(), 0);
+    fixture.run("RUN true").await.built();
+}
+
+#[tokio::test]
 async fn b1_a_step_finds_nothing_of_the_server() {
     for fixture in [Fixture::new().await, Fixture::chroot().await] {
         let canary = fixture.directory.path().join("canary-of-the-server");

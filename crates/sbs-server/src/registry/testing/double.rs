@@ -92,8 +92,7 @@ impl Double {
                         // In a task of its own: what came of a body that is cut counts, and hyper
                         // drops the service when the connection ends.
                         let (recorded, answer) = (Arc::clone(&recorded), Arc::clone(&answer));
-                        let served = tokio::spawn(serve(request, recorded, answer));
-                        async move { served.await }
+                        tokio::spawn(serve(request, recorded, answer))
                     });
                     let _ended = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
