@@ -90,6 +90,9 @@ pub(crate) struct BuildRequest<'a> {
 }
 
 /// An image that was built and checked.
+///
+/// Only [`Buildah::build`] makes one. It is plain data that can be sent between processes of the
+/// server: whoever decodes one vouches for the peer that it came from.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Built {
     /// The digest of the image manifest.
@@ -98,6 +101,26 @@ pub(crate) struct Built {
     pub(crate) layout: PathBuf,
     /// What built it, and how.
     pub(crate) record: EngineRecord,
+    #[serde(skip)]
+    made_by_engine: (),
+}
+
+#[cfg(test)]
+impl Built {
+    /// Takes an image that a test made.
+    pub(crate) fn of_test(layout: &Path, digest: Digest) -> Self {
+        let record = EngineRecord {
+            arguments: std::collections::BTreeMap::new(),
+            context: sbs_proto::RelativePath::default(),
+            dockerfile: sbs_proto::RelativePath::default(),
+            isolation: String::new(),
+            name: String::new(),
+            network: String::new(),
+            storage_driver: String::new(),
+            version: String::new(),
+        };
+        Self { digest, layout: layout.to_owned(), record, made_by_engine: () }
+    }
 }
 
 impl Buildah {
@@ -203,7 +226,7 @@ impl Buildah {
             storage_driver: self.driver.to_string(),
             version: self.version.clone(),
         };
-        Ok(Built { digest, layout: request.output.to_owned(), record })
+        Ok(Built { digest, layout: request.output.to_owned(), record, made_by_engine: () })
     }
 
     /// Builds; whatever happens, no process, storage or control group of the build is left.

@@ -226,7 +226,7 @@ async fn release(
         .for_registry(destination.registry(), credentials, log)
         .map_err(|error| stop(log, &SessionError(error)))?;
     let (key, cancel) = (job.keys.image(), &job.cancel);
-    let published = publish(&built.layout, built.digest, &destination, &session, cancel).await;
+    let published = publish(built, &destination, &session, cancel).await;
     let published = published.map_err(|error| stop(log, &error))?;
     let signed = sign::sign(published, key, &session, cancel).await;
     let signed = signed.map_err(|error| stop(log, &error))?;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::build::engine::Built;
 use crate::build::failure::{Failure, StepError};
 use crate::registry::{
     BlobSource, Descriptor, ImageManifest, ParseDocumentError, RegistryError, Session, Target,
@@ -47,13 +48,11 @@ impl Published {
     }
 }
 
-/// Pushes an image that was built into an OCI layout.
+/// Pushes an image that was built, by its digest.
 ///
-/// `digest` is that of its image manifest; `destination` names the repository and the tag that the
-/// image gets in the end.
+/// `destination` names the repository, and the tag that the image gets in the end.
 pub(crate) async fn publish(
-    layout: &Path,
-    digest: Digest,
+    built: &Built,
     destination: &ImageReference,
     session: &Session,
     cancel: &CancellationToken,
@@ -61,7 +60,7 @@ pub(crate) async fn publish(
     let fault = tokio::select! {
         biased;
         () = cancel.cancelled() => PublishFault::Cancelled,
-        result = push(layout, digest, destination, session) => match result {
+        result = push(&built.layout, built.digest, destination, session) => match result {
             Ok(published) => return Ok(published),
             Err(fault) => fault,
         },

@@ -23,7 +23,9 @@ async fn an_image_is_pushed_by_digest_and_no_tag_points_to_it() {
     let destination = destination(&registry.host());
     let cancel = CancellationToken::new();
     let published =
-        publish(directory.path(), digest, &destination, &session, &cancel).await.unwrap();
+        publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+            .await
+            .unwrap();
     assert_eq!((published.digest(), published.blobs().len()), (digest, 3));
 
     let repository = destination.repository();
@@ -43,7 +45,9 @@ async fn what_the_registry_has_is_not_sent_again() {
     let cancel = CancellationToken::new();
     let destination = destination(double.host());
     for _ in 0..2 {
-        publish(directory.path(), digest, &destination, &session, &cancel).await.unwrap();
+        publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+            .await
+            .unwrap();
     }
     assert_eq!(double.count(&Method::PATCH, "/uploads/"), 2, "a layer and the config, once");
     assert_eq!(double.count(&Method::PUT, "/manifests/sha256:"), 2);
@@ -84,7 +88,9 @@ async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
         let directory = tempfile::tempdir().unwrap();
         let digest = write_layout(directory.path(), &[&layer]);
         damage(directory.path(), digest);
-        let result = publish(directory.path(), digest, &destination, &session, &cancel).await;
+        let result =
+            publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+                .await;
         let error = result.unwrap_err();
         assert!(chain(&error).contains(expected), "{}", chain(&error));
         assert_eq!(error.failure().code, "image_layout");
@@ -93,7 +99,8 @@ async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
     let directory = tempfile::tempdir().unwrap();
     let digest = write_layout(directory.path(), &[&layer]);
     std::fs::write(layer_path(directory.path()), noise(2001).split_off(1)).unwrap();
-    let result = publish(directory.path(), digest, &destination, &session, &cancel).await;
+    let result =
+        publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel).await;
     let error = result.unwrap_err();
     assert!(chain(&error).contains("DIGEST_INVALID"), "{}", chain(&error));
     assert_eq!(double.count(&Method::PUT, "/manifests/"), 0);
@@ -110,7 +117,8 @@ async fn dockers_form_is_not_pushed() {
     let log = TestLog::new();
     let (session, destination) = (session("127.0.0.1:1", &log), destination("127.0.0.1:1"));
     let cancel = CancellationToken::new();
-    let result = publish(directory.path(), digest, &destination, &session, &cancel).await;
+    let result =
+        publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel).await;
     assert!(matches!(result.unwrap_err().fault, PublishFault::NotOci));
 }
 
@@ -128,16 +136,18 @@ async fn failures_are_told_as_the_original_tells_them() {
     let session = client().for_registry(&host, Some(&wrong), &log.log).unwrap();
     let destination = destination(&registry.host());
     let cancel = CancellationToken::new();
-    let error =
-        publish(directory.path(), digest, &destination, &session, &cancel).await.unwrap_err();
+    let error = publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+        .await
+        .unwrap_err();
     let command = format!("docker login --username <USERNAME> --password <PASSWORD> {host}");
     assert_eq!(error.failure(), Failure { code: "registry_login", command, return_code: 1 });
     let text = format!("{} {error:?} {}", chain(&error), log.text());
     assert!(!text.contains("hunter2secret") && !text.contains("someone-else"), "{text}");
 
     drop(registry);
-    let error =
-        publish(directory.path(), digest, &destination, &session, &cancel).await.unwrap_err();
+    let error = publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+        .await
+        .unwrap_err();
     let command = format!("docker push {host}/team/app:v1-0a1b2c3");
     assert_eq!(error.failure(), Failure { code: "registry_unreachable", command, return_code: 1 });
 }
@@ -154,7 +164,8 @@ async fn a_cancelled_push_ends_at_once() {
     let digest = write_layout(directory.path(), &[b"layer"]);
     let log = TestLog::new();
     let (session, destination) = (session(double.host(), &log), destination(double.host()));
-    let error =
-        publish(directory.path(), digest, &destination, &session, &cancel).await.unwrap_err();
+    let error = publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
+        .await
+        .unwrap_err();
     assert_eq!((error.failure().code, error.failure().return_code), ("cancelled", 137));
 }

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::*;
+use crate::build::engine::Built;
 use crate::build::failure::chain;
 use crate::build::publish::{blob_path, publish};
 use crate::registry::testing::double::{Double, Reply, Seen};
@@ -43,7 +44,14 @@ impl Bench {
 
     async fn publish(&self) -> Published {
         let layout = self.directory.path();
-        publish(layout, self.digest, &self.destination, &self.session, &self.cancel).await.unwrap()
+        publish(
+            &Built::of_test(layout, self.digest),
+            &self.destination,
+            &self.session,
+            &self.cancel,
+        )
+        .await
+        .unwrap()
     }
 
     async fn sign(&self) -> Result<Signed, ReleaseError> {
