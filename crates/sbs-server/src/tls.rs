@@ -8,12 +8,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustls::RootCertStore;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use sbs_proto::Digest;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -52,12 +56,9 @@ pub(crate) enum Pinning {
     Certificate,
 }
 
-/// What the listener needs: the TLS configuration and the certificate that is pinned.
+/// What the listener needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Tls {
-    config: Arc<ServerConfig>,
-    pinned: Option<Digest>,
-}
+pub(crate) struct Tls(Arc<ServerConfig>);
 
 impl Tls {
     /// Makes the TLS side of a server from its certificates.
@@ -67,10 +68,20 @@ impl Tls {
         for certificate in certificates(&identity.client_ca, "CLIENT_CA")? {
             roots.add(certificate).map_err(|source| MakeTlsError::ClientCa { source })?;
         }
-        let verifier =
+        let verifier: Arc<dyn ClientCertVerifier> =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .map_err(|source| MakeTlsError::Verifier { source })?;
+        let verifier = match pinning {
+            Pinning::Authority => verifier,
+            Pinning::Certificate => {
+                let pem = identity.client_certificate.as_deref();
+                let pem = pem.ok_or(MakeTlsError::NothingToPin)?;
+                let chain = certificates(pem, "CLIENT_CRT")?;
+                let first = chain.first().ok_or(MakeTlsError::Pem { name: "CLIENT_CRT" })?;
+                Arc::new(PinnedVerifier { pinned: sbs_crypto::digest(first), verifier })
+            }
+        };
         let chain = certificates(&identity.server_certificate, "SERVER_CRT")?;
         let key = PrivateKeyDer::from_pem_slice(identity.server_key.as_bytes())
             .map_err(|_| MakeTlsError::Pem { name: "SERVER_KEY" })?;
@@ -85,17 +96,55 @@ impl Tls {
         // is no longer trusted could come back that way.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let pinned = match pinning {
-            Pinning::Authority => None,
-            Pinning::Certificate => {
-                let pem = identity.client_certificate.as_deref();
-                let pem = pem.ok_or(MakeTlsError::NothingToPin)?;
-                let chain = certificates(pem, "CLIENT_CRT")?;
-                let first = chain.first().ok_or(MakeTlsError::Pem { name: "CLIENT_CRT" })?;
-                Some(sbs_crypto::digest(first))
-            }
-        };
-        Ok(Self { config: Arc::new(config), pinned })
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// Accepts one client certificate alone, if it also stands under the authority.
+#[derive(Debug)]
+struct PinnedVerifier {
+    pinned: Digest,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientCertVerifier for PinnedVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
+        if sbs_crypto::digest(end_entity) == self.pinned {
+            return Ok(verified);
+        }
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -175,7 +224,7 @@ async fn handshake(
     tls: &Tls,
 ) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, AuthenticatedPeer)> {
     let _no_delay = stream.set_nodelay(true);
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.0));
     let stream = match tokio::time::timeout(limits::HANDSHAKE_TIME, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -189,10 +238,6 @@ async fn handshake(
     };
     // The verifier lets nobody through without a certificate; a peer without one cannot be here.
     let certificate = sbs_crypto::digest(stream.get_ref().1.peer_certificates()?.first()?);
-    if tls.pinned.is_some_and(|pinned| pinned != certificate) {
-        tracing::info!(%address, %certificate, "client certificate is not the pinned one");
-        return None;
-    }
     Some((stream, AuthenticatedPeer { address, certificate }))
 }
 
