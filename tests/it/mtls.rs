@@ -1,7 +1,14 @@
 //! Nobody without a good client certificate gets as far as HTTP.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sbs_tests::{Api, Authority, Http, World};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -99,10 +106,46 @@ fn only_the_pinned_certificate_is_let_in_where_one_is_pinned() -> Result<()> {
 fn a_slow_handshake_stops_nobody() -> Result<()> {
     let world = World::start()?;
     let address = ("127.0.0.1", world.server.port());
-    let silent: Vec<_> =
-        (0..50).map(|_| std::net::TcpStream::connect(address)).collect::<Result<_, _>>()?;
+    let silent: Vec<_> = (0..50).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
     assert_eq!(world.api()?.call("GET", "/image")?.status, 200);
     drop(silent);
+    Ok(())
+}
+
+#[test]
+fn t6_a_connection_that_asks_nothing_is_closed() -> Result<()> {
+    let world = World::start()?;
+    let identity = world.sbs.identity()?;
+    let mut roots = RootCertStore::empty();
+    let trusted = world.sbs.certificate_file("client-ca.pem")?;
+    roots.add(CertificateDer::from_pem_slice(trusted.as_bytes())?)?;
+    let chain = CertificateDer::pem_slice_iter(identity.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?;
+    let config = Arc::new(config);
+    let mut open = Vec::new();
+    // From the second on these could be the beginning of either version of HTTP.
+    for begin in ["", "P", "PRI * HTTP/2.0", "GET /image HTTP/1.1\r\nHost:"] {
+        let name = ServerName::try_from("localhost")?;
+        let connection = ClientConnection::new(Arc::clone(&config), name)?;
+        let socket = TcpStream::connect(("127.0.0.1", world.server.port()))?;
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
+        let mut stream = StreamOwned::new(connection, socket);
+        stream.conn.complete_io(&mut stream.sock)?;
+        stream.write_all(begin.as_bytes())?;
+        open.push((begin, stream));
+    }
+    for (begin, mut stream) in open {
+        if let Err(error) = stream.read(&mut [0; 256]) {
+            let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            assert!(!waits, "still open after `{begin}`");
+        }
+    }
+    assert_eq!(world.api()?.call("GET", "/image")?.status, 200);
     Ok(())
 }
 

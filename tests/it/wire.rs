@@ -27,7 +27,9 @@ fn a_fresh_server() -> Result<()> {
         is_error_object(&api.call(method, path)?, code)?;
     }
     // Here the original's client survives only what is not JSON.
-    is_error_text(&api.call("GET", "/imagedigest")?, 404);
+    for path in ["/imagedigest", "/config-json", "/config-python"] {
+        is_error_text(&api.call("GET", path)?, 404);
+    }
     let clean = api.call("DELETE", "/image")?;
     assert_eq!((clean.status, &*clean.text()), (200, r#"{"status":"OK"}"#));
     assert_eq!(api.call("GET", "/image")?.json()?["status"], "restarted cicd");

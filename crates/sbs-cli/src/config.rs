@@ -48,8 +48,9 @@ impl Config {
         let added = config.complete();
         if added.is_empty() {
             config.uuid()?;
-            let notices = config.readable_by_others()?;
-            return Ok((config, notices));
+            // After completing it there is always a SECRET in it.
+            let notice = Notice::of_mode(&config.path)?;
+            return Ok((config, notice.into_iter().collect()));
         }
         config.uuid()?;
         let backup = config.rewrite(&bytes, now)?;
@@ -162,15 +163,15 @@ impl Config {
         file::write(&target, text.as_bytes(), Access::Owner, Existing::Replace)?;
         Ok(backup)
     }
+}
 
-    fn readable_by_others(&self) -> Result<Vec<Notice>, OpenConfigError> {
-        let failed = |source: io::Error| ReadFileError::Io { path: self.path.clone(), source };
-        let mode = fs::metadata(&self.path).map_err(failed)?.permissions().mode() & 0o7777;
-        Ok(match mode & 0o077 {
-            0 => Vec::new(),
-            // After completing it there is always a SECRET in it.
-            _ => vec![Notice::ReadableByOthers { mode, path: self.path.clone() }],
-        })
+impl Notice {
+    /// Returns what a user should know of the mode of a file with secrets, if anything.
+    pub(crate) fn of_mode(path: &Path) -> Result<Option<Self>, ReadFileError> {
+        let failed = |source: io::Error| ReadFileError::Io { path: path.to_owned(), source };
+        let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
+        let notice = || Self::ReadableByOthers { mode, path: path.to_owned() };
+        Ok((mode & 0o077 != 0).then(notice))
     }
 }
 

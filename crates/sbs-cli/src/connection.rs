@@ -2,7 +2,7 @@ use sbs_client::Client;
 use zeroize::Zeroizing;
 
 use crate::certificate::Certificates;
-use crate::config::Config;
+use crate::config::{Config, Notice};
 use crate::error::{CommandError, Kind};
 use crate::file;
 use crate::limits::PEM_BYTES;
@@ -21,6 +21,10 @@ pub(crate) fn client(
     let authority = file::read(&certificates.authority, PEM_BYTES).map_err(missing)?;
     let identity = file::read(&certificates.client, PEM_BYTES).map_err(missing)?;
     let identity = Zeroizing::new(identity);
+    // The original's client leaves it open to all.
+    if let Some(notice) = Notice::of_mode(&certificates.client)? {
+        ui.warning(notice);
+    }
     let ui = ui.clone();
     let client = Client::builder(config.hostname()?, config.port()?)?
         .trust(&authority)?

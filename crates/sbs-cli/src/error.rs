@@ -91,6 +91,9 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 impl From<CallError> for CommandError {
     fn from(error: CallError) -> Self {
         let (kind, hint) = match &error {
+            CallError::ClientCertificateRefused { alert } if alert.contains("expired") => {
+                (Kind::Unreachable, NEW_CERTIFICATES)
+            }
             CallError::ClientCertificateRefused { .. } => (
                 Kind::Unreachable,
                 "the server must be started with CLIENT_CA of this client; see: sbs instance-env",
@@ -110,10 +113,12 @@ impl From<CallError> for CommandError {
                 Kind::Unreachable,
                 "HOSTNAME must be the name that create-server-cert made the certificate for",
             ),
-            CallError::Untrusted { reason: UntrustedReason::Expired } => (
+            CallError::Untrusted { reason: UntrustedReason::Expired } => {
+                (Kind::Unreachable, NEW_CERTIFICATES)
+            }
+            CallError::Untrusted { reason: UntrustedReason::NotYetValid } => (
                 Kind::Unreachable,
-                "remove the server's certificate files, then: sbs create-server-cert, and start \
-                 the server with what instance-env prints",
+                "look at the clock of this machine, and of the one that made the certificate",
             ),
             CallError::Untrusted { .. } => (
                 Kind::Unreachable,
@@ -130,7 +135,17 @@ impl From<CallError> for CommandError {
 
 impl From<BuildClientError> for CommandError {
     fn from(error: BuildClientError) -> Self {
-        Self::new(Kind::Config, error)
+        let hint = match &error {
+            BuildClientError::Host => {
+                "HOSTNAME is the name alone, without `https://`; the port stands in CICD_PORT"
+            }
+            BuildClientError::Identity => {
+                "CLIENT_CRT_KEY names that file; sbs create-client-cert makes one if it is not there"
+            }
+            BuildClientError::Trust => "CAPATH names that file",
+            _ => return Self::new(Kind::Config, error),
+        };
+        Self::new(Kind::Config, error).hint(hint)
     }
 }
 
@@ -176,10 +191,17 @@ impl From<WriteFileError> for CommandError {
 fn refusal_hint(code: &str) -> &'static str {
     match code {
         "busy" => "wait for the build (sbs log --follow) or stop it (sbs clean)",
-        "wrong_phase" => "sbs status tells what the server has done; a new server needs: sbs init",
+        "not_initialised" => "tell the server what to build: sbs init",
+        "wrong_phase" | "wrong_secret" => {
+            "the SECRET of before is in a backup of the configuration, beside it"
+        }
         _ => "",
     }
 }
+
+const NEW_CERTIFICATES: &str = "look at this machine's clock; if it is right, move the client's \
+    certificate file and its directory away, then: sbs create-client-cert, sbs \
+    create-server-cert, and start the server with what sbs instance-env prints";
 
 #[cfg(test)]
 mod tests {

@@ -22,3 +22,7 @@ pub(crate) const START_GRACE: Duration = Duration::from_secs(30);
 
 /// How many looks in a row may fail for want of a connection before waiting is given up.
 pub(crate) const MISSED_LOOKS: u32 = 5;
+
+/// How long before the end of a certificate a warning of it begins: time enough for a restart of
+/// the server that someone else must plan.
+pub(crate) const EARLY_WARNING: Duration = Duration::from_hours(30 * 24);

@@ -138,10 +138,18 @@ pub mod key {
     /// The client's half of what protects the state image.
     pub const SECRET: &str = "SECRET";
 
-    /// Keys that the original's client can send and that no one has documented, besides the
-    /// run-time secrets, which must not be here at all.
-    pub const IGNORED: [&str; 5] =
-        ["BUILD_DIR", "BUILD_SCRIPT", "EXIT_NONZERO", ISV_SECRET, "SECRETS"];
+    /// Keys that are taken and have no effect: those that no one has documented, those of what this
+    /// server does not do, and the run-time secrets, which must not be here at all.
+    pub const IGNORED: [&str; 8] = [
+        "BUILD_DIR",
+        "BUILD_SCRIPT",
+        "DOCKER_CONTENT_TRUST_PUSH_SERVER",
+        "EXIT_NONZERO",
+        ISV_SECRET,
+        "MANIFEST_BUCKET_NAME",
+        "SECRETS",
+        "STATE_BUCKET_NAME",
+    ];
 
     /// Keys that a client must send.
     pub const REQUIRED: [&str; 6] =
@@ -515,7 +523,7 @@ mod tests {
             [("B", "true"), ("K", "V"), ("N", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()))
         );
         assert!(!definition.source.recurse_submodules);
-        assert!(definition.ignored_keys.is_empty());
+        assert_eq!(definition.ignored_keys, ["MANIFEST_BUCKET_NAME"]);
     }
 
     #[test]
@@ -637,7 +645,7 @@ mod tests {
     #[test]
     fn undocumented_keys_are_named() {
         let definition = with(key::ISV_SECRET, serde_json::json!({"a": "b"})).unwrap();
-        assert_eq!(definition.ignored_keys, ["ISV_SECRET"]);
+        assert_eq!(definition.ignored_keys, ["ISV_SECRET", "MANIFEST_BUCKET_NAME"]);
     }
 
     #[test]

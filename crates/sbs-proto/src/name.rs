@@ -152,7 +152,7 @@ impl LogName {
     pub fn parse(text: &str) -> Result<Self, ParseNameError> {
         match text {
             "build" => Ok(Self::Build),
-            _ => Err(ParseNameError::Form { kind: "log name" }),
+            _ => Err(ParseNameError::NoSuchLog),
         }
     }
 
@@ -181,6 +181,10 @@ pub enum ParseNameError {
         /// What was to be named.
         kind: &'static str,
     },
+
+    /// There is no log of this name.
+    #[error("there is one log, `build`")]
+    NoSuchLog,
 
     /// The text is longer than the name may be.
     #[error("{kind} is longer than {max} bytes")]

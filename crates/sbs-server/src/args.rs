@@ -20,8 +20,9 @@ pub(crate) enum Command {
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// What to log: error, warn, info, debug or trace
-        #[arg(long, value_name = "LEVEL", default_value = "info")]
+        /// What to log
+        #[arg(long, value_name = "LEVEL", default_value = "info",
+            value_parser = ["error", "warn", "info", "debug", "trace"])]
         log_level: String,
     },
     /// Check a settings file and print nothing if it is good

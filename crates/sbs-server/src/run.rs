@@ -103,7 +103,8 @@ pub(crate) enum RunError {
 
     /// The root secret cannot be read.
     #[error(
-        "the root secret cannot be read; make one: head -c 32 /dev/urandom > FILE; chmod 600 FILE"
+        "the root secret cannot be used; on a new server make one, on an old one bring it back: \
+         with another nothing that is kept can be opened"
     )]
     RootSecretFile { source: ReadSecretFileError },
 

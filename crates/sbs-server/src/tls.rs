@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::Request;
+use axum::middleware::map_request;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -202,11 +204,17 @@ pub(crate) async fn serve(
         tokio::spawn(async move {
             let _place = accepted.0;
             let Some((stream, peer)) = handshake(stream, address, &tls).await else { return };
-            let service = TowerToHyperService::new(router.layer(Extension(peer)));
+            let asked = CancellationToken::new();
+            let service = TowerToHyperService::new(note_request(router, asked.clone(), peer));
             let builder = builder();
             let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(%address, error, "connection ended");
+            tokio::select! {
+                ended = watcher.watch(connection) => if let Err(error) = ended {
+                    tracing::debug!(%address, error, "connection ended");
+                },
+                () = nothing_asked(asked) => {
+                    tracing::info!(%address, "connection closed: it asked nothing");
+                }
             }
         });
     }
@@ -214,6 +222,22 @@ pub(crate) async fn serve(
     let ended = tokio::time::timeout(limits::SHUTDOWN_TIME, graceful.shutdown()).await;
     if ended.is_err() {
         tracing::warn!("some connections were cut");
+    }
+}
+
+/// Adds what is known of the peer to its requests, and notes when the first one comes.
+fn note_request(router: Router, asked: CancellationToken, peer: AuthenticatedPeer) -> Router {
+    router.layer(Extension(peer)).layer(map_request(move |request: Request| {
+        asked.cancel();
+        std::future::ready(request)
+    }))
+}
+
+/// Ends when no request has come in time. Until the first one has, hyper has no limit of its own:
+/// it waits for the bytes that tell which version of HTTP the peer speaks.
+async fn nothing_asked(asked: CancellationToken) {
+    if tokio::time::timeout(limits::HEADER_TIME, asked.cancelled()).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,5 +1,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sbs_crypto::pki;
 use sbs_proto::RuntimeType;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -9,7 +10,7 @@ use crate::certificate::Outcome;
 use crate::command::Context;
 use crate::error::CommandError;
 use crate::file;
-use crate::limits::PEM_BYTES;
+use crate::limits::{EARLY_WARNING, PEM_BYTES};
 
 /// Makes the certificate authority and the client certificate.
 pub(crate) fn create_client(
@@ -18,7 +19,10 @@ pub(crate) fn create_client(
 ) -> Result<(), CommandError> {
     let path = context.certificates.client.display();
     match context.certificates.create_client(now)? {
-        Outcome::Found => context.ui.note("using supplied pem files"),
+        Outcome::Found => {
+            context.ui.note("using supplied pem files");
+            warn_of_end(context, "client", &context.certificates.client_certificate()?, now);
+        }
         _ => context.ui.note("made a certificate authority and a client certificate"),
     }
     context.ui.result(&path, json!({"client_certificate": path.to_string()}))
@@ -31,7 +35,10 @@ pub(crate) fn create_server(
 ) -> Result<(), CommandError> {
     let host = context.config.hostname()?;
     match context.certificates.create_server(host, now)? {
-        Outcome::Found => context.ui.note(format_args!("using supplied pem files for {host}")),
+        Outcome::Found => {
+            context.ui.note(format_args!("using supplied pem files for {host}"));
+            warn_of_end(context, "server", &context.certificates.server_pair()?.0, now);
+        }
         Outcome::Made => context.ui.note(format_args!("made a server certificate for {host}")),
         Outcome::Remade { old_names } => context.ui.warning(format_args!(
             "replaced the server certificate for {old_names} by one for {host}; start the server \
@@ -39,6 +46,21 @@ pub(crate) fn create_server(
         )),
     }
     context.ui.result(host, json!({"hostname": host}))
+}
+
+/// Tells of a certificate that soon ends or has ended: it is not replaced without being asked for.
+fn warn_of_end(context: &Context<'_>, whose: &str, pem: &str, now: OffsetDateTime) {
+    if let Ok(certificate) = pki::describe(pem)
+        && certificate.not_after < now + EARLY_WARNING
+    {
+        let end = certificate.not_after.date();
+        context.ui.warning(format_args!(
+            "the {whose} certificate is valid until {end} and not longer; to make new ones, move \
+             `{path}` and `{path}.d` away, then: sbs create-client-cert, sbs create-server-cert, \
+             and start the server with what instance-env prints",
+            path = context.certificates.client.display()
+        ));
+    }
 }
 
 /// Prints the variables that the server is started with.

@@ -9,7 +9,6 @@ use crate::command::Context;
 use crate::command::verify::{self, KeySource};
 use crate::error::{CommandError, Kind};
 use crate::file::{self, Access, Existing};
-use crate::limits::PEM_BYTES;
 
 /// Saves the manifest of a build and, with a key, verifies it.
 pub(crate) async fn fetch(
@@ -62,7 +61,7 @@ async fn verify(
     form: Compatibility,
 ) -> Result<(), CommandError> {
     let key = match source {
-        KeySource::File(path) => verify::parse_key(&file::read_text(path, PEM_BYTES)?)?,
+        KeySource::File(path) => verify::read_key(path)?,
         KeySource::Server => {
             let build = manifest.name.build_name();
             let key = client.public_key(&BuildSelector::Named(build.clone())).await?;

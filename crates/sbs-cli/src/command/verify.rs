@@ -42,7 +42,7 @@ pub(crate) fn run(
     ui: &Ui,
 ) -> Result<(), CommandError> {
     let key_file = KeySource::File(key.to_owned());
-    let key = parse_key(&file::read_text(key, PEM_BYTES)?)?;
+    let key = read_key(key)?;
     let archive = file::open(path)?;
     let mut opened = open(archive, &key, form)?;
     let expected = format!("{}.sig.tbz", opened.manifest.name());
@@ -55,6 +55,15 @@ pub(crate) fn run(
 /// Says whose manifests are accepted.
 pub(crate) fn form(original: bool) -> Compatibility {
     if original { Compatibility::Original } else { Compatibility::Strict }
+}
+
+/// Reads a file with the public key of a manifest.
+pub(crate) fn read_key(path: &Path) -> Result<ManifestVerifyingKey, CommandError> {
+    let hint = format!(
+        "`{}` must be the RSA public key of a manifest, PEM, as sbs get-publickey saves it",
+        path.display()
+    );
+    parse_key(&file::read_text(path, PEM_BYTES)?).map_err(|error| error.hint(hint))
 }
 
 /// Parses the public key of a manifest.
@@ -199,7 +208,7 @@ fn with_hint(error: CommandError, form: Compatibility) -> CommandError {
     match form {
         Compatibility::Original => error,
         Compatibility::Strict => {
-            error.hint("if the original server made this manifest, give --original")
+            error.hint("is the file whole? if the original server made it, give --original")
         }
     }
 }

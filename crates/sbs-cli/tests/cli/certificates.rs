@@ -71,6 +71,60 @@ fn an_existing_set_is_left_as_it_is() {
 }
 
 #[test]
+fn the_end_of_a_certificate_is_told_before_it_comes() {
+    let place = Place::with_certificates(1);
+    for name in ["client", "server"] {
+        let [request, certificate, key] =
+            ["csr", "cert", "cert-key"].map(|part| format!("{DIRECTORY}/{name}-{part}.pem"));
+        let (authority, authority_key) =
+            (format!("{DIRECTORY}/client-ca.pem"), format!("{DIRECTORY}/client-ca-key.pem"));
+        place.write("extensions", "subjectAltName=DNS:localhost\n");
+        let renew = |days: &str| {
+            place.openssl(&[
+                "x509",
+                "-req",
+                "-in",
+                &request,
+                "-CA",
+                &authority,
+                "-CAkey",
+                &authority_key,
+                "-days",
+                days,
+                "-set_serial",
+                "7",
+                "-extfile",
+                "extensions",
+                "-out",
+                &certificate,
+            ]);
+            let both = format!("{}{}", place.read(&certificate), place.read(&key));
+            if name == "client" {
+                place.write(".container-u-1", &both);
+            }
+            place.good(&[&format!("create-{name}-cert")]).stderr
+        };
+        let (soon, later) = (renew("29"), renew("31"));
+        let warning = format!("warning: the {name} certificate is valid until ");
+        assert!(soon.contains(&warning) && soon.contains("`.container-u-1.d`"), "{soon}");
+        assert!(!later.contains("warning:"), "{later}");
+    }
+}
+
+#[test]
+fn a_client_key_that_others_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::with_certificates(1);
+    let warning = "`.container-u-1` holds secrets and others can read it (mode 0644)";
+    for (mode, expected) in [(0o600, false), (0o644, true)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(place.path(".container-u-1"), mode).unwrap();
+        let run = place.sbs(&["status"]);
+        assert_eq!((run.code, run.stderr.contains(warning)), (3, expected), "{run:?}");
+    }
+}
+
+#[test]
 fn a_part_of_a_set_is_refused_and_what_is_missing_is_named() {
     let place = Place::with_certificates(1);
     fs::remove_file(place.path(".container-u-1")).unwrap();

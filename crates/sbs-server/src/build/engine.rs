@@ -295,6 +295,9 @@ impl Buildah {
                 words.extend(["--isolation=oci".to_owned(), format!("--runtime={runtime}")]);
                 words.push("--runtime-flag=root=/sbs/run/runtime".to_owned());
                 words.push(format!("--cgroup-parent={cgroup}"));
+                // The engine shows a step its control groups, writable: a step that freezes itself
+                // could not be killed (version 1), and one could make groups too deep to remove.
+                words.push("--volume=/sbs/run/nothing:/sys/fs/cgroup:ro".to_owned());
             }
         }
         words.push(format!("--timestamp={}", request.epoch));

@@ -42,7 +42,7 @@ pub(crate) enum SetDefinitionError {
     KeysExist,
 
     /// `init` carried a `NEW_SECRET`.
-    #[error("NEW_SECRET has no place in `init`; rotate the secret with `update --new-secret`")]
+    #[error("NEW_SECRET has no place in `init`; only `update` takes it")]
     NewSecretOnInit,
 
     /// `update` came before `init`.

@@ -18,7 +18,7 @@ use sbs_proto::{
 };
 use sbs_state::{AtRest, ClientShare};
 use time::macros::format_description;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::build::job::{Builder, Job, Stopped};
 use crate::clock::Clock;
@@ -158,9 +158,10 @@ impl Core {
         };
         let mut now = slot.now();
         now.journal = Some(journal);
-        let cancel = job.cancel.clone();
-        let task = tokio::spawn(self.clone().supervise(name.clone(), job));
-        now.running = Some(Running { cancel, task });
+        let (cancel, ended) = (job.cancel.clone(), CancellationToken::new());
+        let guard = ended.clone().drop_guard();
+        tokio::spawn(self.clone().supervise(name.clone(), job, guard));
+        now.running = Some(Running { cancel, ended });
         tracing::info!(definition = %name, build = id, "build started");
         Ok(())
     }
@@ -169,11 +170,13 @@ impl Core {
     pub(crate) async fn clean(&self, name: &DefinitionName) -> Result<(), CleanError> {
         let Some(slot) = self.slot(name) else { return Ok(()) };
         let _writer = slot.writer.lock().await;
-        let running = slot.now().running.take();
+        // The build stays in the slot until it has ended: whoever asks for the clean may go away
+        // while it waits, and no other build may start beside one that still ends.
+        let running = slot.now().running.clone();
         if let Some(running) = running {
             running.cancel.cancel();
-            // The task ends in order and says itself how; a panic in it was logged by it.
-            let _ended = running.task.await;
+            running.ended.cancelled().await;
+            slot.now().running = None;
         }
         crate::store::remove_directory(&self.0.store.path("work").join(name.as_str()))
             .map_err(KeepError::io("the work directory"))?;
@@ -237,9 +240,9 @@ impl Core {
         self.0.stop.cancel();
         for slot in self.0.slots.values() {
             let _writer = slot.writer.lock().await;
-            let running = slot.now().running.take();
+            let running = slot.now().running.clone();
             if let Some(running) = running {
-                let _ended = running.task.await;
+                running.ended.cancelled().await;
             }
         }
     }
@@ -271,8 +274,9 @@ impl Core {
         Err(missing)
     }
 
-    /// Runs a build to its end and notes how it ended, whatever happens in it.
-    async fn supervise(self, name: DefinitionName, job: Job) {
+    /// Runs a build to its end and notes how it ended, whatever happens in it. Dropping the guard
+    /// tells those who wait for that.
+    async fn supervise(self, name: DefinitionName, job: Job, _ended: DropGuard) {
         let Some(slot) = self.slot(&name) else { return };
         let files = job.files.clone();
         let (work, cancel) = (job.work.clone(), job.cancel.clone());
@@ -304,7 +308,6 @@ impl Core {
             let status = journal.status.status.as_str();
             tracing::info!(definition = %name, build = journal.id, status, "build ended");
         }
-        // A clean has taken the handle already and waits for this task.
         now.running = None;
         drop(now);
         if let Err(error) = slot.builds.retain(self.0.keep_builds.max(1)) {

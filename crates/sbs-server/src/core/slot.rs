@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
 use sbs_state::{AtRest, ClientShare, DefinitionKeys};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::job::{Recorded, Stopped};
@@ -45,10 +44,12 @@ pub(super) struct Known {
     pub(super) client_share: ClientShare,
 }
 
-#[derive(Debug)]
+/// A build that runs.
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) cancel: CancellationToken,
-    pub(super) task: JoinHandle<()>,
+    /// Cancelled when the build has ended and that is noted, or its task has panicked.
+    pub(super) ended: CancellationToken,
 }
 
 impl Known {

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +20,8 @@ struct Double {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Act {
+    /// Ends a while after it was cancelled: when a file `end` is in the data directory.
+    EndWhenTold,
     Fail,
     Panic,
     Succeed,
@@ -33,6 +36,13 @@ impl Builder for Double {
         report(StatusText::done(Step::GithubCloned));
         match self.act {
             Act::Panic => panic!("as the test wants"),
+            Act::EndWhenTold => {
+                let end = job.work.join("../../end");
+                while !(job.cancel.is_cancelled() && end.exists()) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(stopped())
+            }
             Act::WaitForCancel => {
                 tokio::runtime::Handle::current().block_on(job.cancel.cancelled());
                 Err(stopped())
@@ -187,6 +197,21 @@ async fn a_clean_ends_the_build_before_it_answers() {
     drop(core);
     let core = open(directory.path(), Act::Succeed);
     assert_eq!(core.status(&name()).status.as_str(), RESTARTED_CICD);
+}
+
+#[tokio::test]
+async fn t8_a_clean_whose_client_goes_away_lets_no_second_build_start_beside_the_first() {
+    let (directory, core) = initialised(Act::EndWhenTold).await;
+    core.start_build(&name()).await.unwrap();
+    let gone = tokio::time::timeout(Duration::from_millis(100), core.clean(&name())).await;
+    assert!(gone.is_err(), "the build has not ended, and the clean answered");
+    let second = core.start_build(&name()).await;
+    assert!(matches!(second, Err(StartBuildError::Busy)), "{second:?}");
+    fs::write(directory.path().join("end"), "").unwrap();
+    core.clean(&name()).await.unwrap();
+    assert_eq!(core.status(&name()).status.as_str(), RESTARTED_CICD);
+    core.start_build(&name()).await.unwrap();
+    core.clean(&name()).await.unwrap();
 }
 
 #[tokio::test]

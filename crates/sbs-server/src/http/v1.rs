@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{StatusCode, Uri, header};
 use sbs_proto::{
     BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, StatusReply, route,
 };
@@ -31,7 +31,7 @@ pub(crate) fn router(core: Core) -> Router {
         .route(route::MANIFEST, get(manifest))
         .route(route::PUBLIC_KEY, get(public_key))
         .route(route::IMAGE_DIGEST, get(image_digest))
-        .fallback(|| async { ApiError::not_found() })
+        .fallback(|uri: Uri| async move { no_such_route(uri.path()) })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .with_state(core)
 }
@@ -97,6 +97,13 @@ async fn image_digest(State(core): State<Core>, request_body: Body) -> Answer<Re
     let image = core.image_digest(&the_definition());
     let image = image.map_err(|error| ApiError::from(error).into_text())?;
     Ok((StatusCode::CREATED, Json(image)).into_response())
+}
+
+fn no_such_route(path: &str) -> ApiError {
+    let error = ApiError::not_found();
+    // Routes of the original that this server does not have, and whose errors its client cannot
+    // read as JSON.
+    if matches!(path, "/config-json" | "/config-python") { error.into_text() } else { error }
 }
 
 /// The v1 wire knows one image definition.

@@ -37,7 +37,7 @@ impl Sandbox {
     ) -> io::Result<Self> {
         let run = scratch.join(RUN);
         fs::create_dir_all(scratch.join(TOP))?;
-        for name in ["home", "root", "runroot", "runtime", "tmp"] {
+        for name in ["home", "nothing", "root", "runroot", "runtime", "tmp"] {
             fs::create_dir_all(run.join(name))?;
         }
         let (root, additional, transport, access) = match storage {

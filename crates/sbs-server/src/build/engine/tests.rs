@@ -371,6 +371,22 @@ async fn b7_the_number_of_processes_has_a_limit() {
 }
 
 #[tokio::test]
+async fn b7_a_step_cannot_reach_its_control_groups() {
+    let fixture = Fixture::new().await;
+    // Thawed again: where this fails it must not leave a process that nothing can kill.
+    let text = "RUN cd /sys/fs/cgroup; echo seen=$(ls -A . | wc -l); \
+        mkdir x freezer/x; echo made=$(find . -name x | wc -l); \
+        sleep 1000 & echo $! > freezer/x/cgroup.procs; echo FROZEN > freezer/x/freezer.state; \
+        echo frozen=$(grep -c FROZEN freezer/x/freezer.state); \
+        echo THAWED > freezer/x/freezer.state; true";
+    let outcome = fixture.run(text).await;
+    outcome.built();
+    assert_eq!(outcome.told("seen="), "0");
+    assert_eq!(outcome.told("made="), "0");
+    assert_ne!(outcome.told("frozen="), "1");
+}
+
+#[tokio::test]
 async fn b7_memory_has_a_limit() {
     let settings =
         EngineSettings { max_memory: Some(48 << 20), network: Network::None, ..Default::default() };
