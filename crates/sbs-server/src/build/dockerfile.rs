@@ -30,6 +30,7 @@ pub(crate) struct Plan {
     images: Vec<ImageReference>,
     arguments: BTreeMap<String, String>,
     mounts: bool,
+    stage_on_stage: bool,
     remote_adds: Vec<String>,
     warnings: Vec<String>,
 }
@@ -41,6 +42,7 @@ pub(crate) struct ResolvedDockerfile {
     text: String,
     arguments: BTreeMap<String, String>,
     mounts: bool,
+    stage_on_stage: bool,
     remote_adds: Vec<String>,
 }
 
@@ -89,6 +91,7 @@ impl Plan {
             text,
             arguments: self.arguments.clone(),
             mounts: self.mounts,
+            stage_on_stage: self.stage_on_stage,
             remote_adds: self.remote_adds.clone(),
         }
     }
@@ -103,6 +106,11 @@ impl ResolvedDockerfile {
     /// Returns the values of the platform's arguments, such as `TARGETARCH`, that it declares.
     pub(crate) fn arguments(&self) -> &BTreeMap<String, String> {
         &self.arguments
+    }
+
+    /// Tells whether a stage is built on another one.
+    pub(crate) fn has_stage_on_stage(&self) -> bool {
+        self.stage_on_stage
     }
 
     /// Tells whether a step uses `RUN --mount`.

@@ -301,6 +301,9 @@ impl Buildah {
             }
         }
         words.push(format!("--timestamp={}", request.epoch));
+        // Without layers buildah 1.28 loses the image of a stage whose base is in a store that it
+        // may not change. With them every step is committed, which takes longer.
+        words.push(format!("--layers={}", request.dockerfile.has_stage_on_stage()));
         // Steps must not see what limits the machine happens to have.
         let files = getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
         let processes = getrlimit(Resource::Nproc).maximum.unwrap_or(MAX_NPROC).min(MAX_NPROC);
@@ -354,7 +357,7 @@ fn network_name(network: Network) -> &'static str {
 }
 
 /// Every option that the image's digest depends on is given, whatever the engine's defaults are.
-const BUILD: [&str; 18] = [
+const BUILD: [&str; 17] = [
     "buildah",
     "build",
     "--file=/sbs/run/Dockerfile",
@@ -362,7 +365,6 @@ const BUILD: [&str; 18] = [
     "--signature-policy=/sbs/run/policy.json",
     "--pull=never",
     "--no-cache",
-    "--layers=false",
     "--force-rm",
     "--format=oci",
     "--disable-compression=false",

@@ -36,6 +36,7 @@ pub(super) fn plan(
             images: Vec::new(),
             arguments: BTreeMap::new(),
             mounts: false,
+            stage_on_stage: false,
             remote_adds: Vec::new(),
             warnings: Vec::new(),
         },
@@ -156,6 +157,7 @@ impl Visitor<'_> {
         let image = &from.image;
         let name = self.expand(&image.value, image.span.start)?;
         let stage = self.stages.iter().find(|stage| is_named(stage, &name)).cloned();
+        self.plan.stage_on_stage |= stage.is_some();
         if let Some(stage) = stage.or_else(|| (name == "scratch").then(|| name.clone())) {
             self.replace(image, stage);
         } else {

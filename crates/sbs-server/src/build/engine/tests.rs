@@ -387,6 +387,24 @@ async fn b7_a_step_cannot_reach_its_control_groups() {
 }
 
 #[tokio::test]
+async fn a_stage_can_be_built_on_a_stage() {
+    let fixture = Fixture::new().await;
+    let tree = fixture.make("tree");
+    fs::write(tree.join("file"), "content").unwrap();
+    let (recipe, cancel) = (recipe(&[]), CancellationToken::new());
+    for text in [
+        "FROM busybox AS one\nRUN echo 1 > /one\nFROM one\nRUN echo two=$(cat /one) | tee /two\n",
+        "FROM busybox AS one\nFROM one AS two\nRUN echo two=1 | tee /two\nFROM scratch\nCOPY --from=two /two /\n",
+        "FROM busybox AS one\nCOPY file /\nFROM ONE AS two\nFROM two\nRUN echo two=1 $(cat /file)\n",
+    ] {
+        let first = fixture.build(&tree, text, &recipe, &cancel).await;
+        assert!(first.told("two=").starts_with('1'), "{}", first.log);
+        let again = fixture.build(&tree, text, &recipe, &cancel).await;
+        assert_eq!(again.built().digest, first.built().digest, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn b7_memory_has_a_limit() {
     let settings =
         EngineSettings { max_memory: Some(48 << 20), network: Network::None, ..Default::default() };
