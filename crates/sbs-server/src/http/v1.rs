@@ -1,6 +1,6 @@
 //! The v1 routes: the original's wire over the core (`docs/formats/wire.md`).
 
-use std::io::Read;
+use std::io;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -10,11 +10,12 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{StatusCode, Uri, header};
 use sbs_proto::{
     BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, StatusReply, route,
 };
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::core::Core;
 use crate::http::body;
@@ -111,128 +112,130 @@ fn the_definition() -> DefinitionName {
     DefinitionName::default_name()
 }
 
-/// Answers with a JSON object that holds a file as one long string, in constant memory.
+/// Answers with a JSON object that holds a file as one long string, in constant memory: a piece is
+/// read when the one before is sent.
 fn stream_json(
     start: &'static str,
     file: Option<std::fs::File>,
     encoder: impl Encoder,
     end: String,
 ) -> Response {
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
-    tokio::task::spawn_blocking(move || {
-        let send = |bytes: Bytes| sender.blocking_send(Ok(bytes)).is_ok();
-        let _reader_is_gone = send(Bytes::from_static(start.as_bytes()))
-            && match file.map(|file| send_encoded(file, &encoder, &send)) {
-                None | Some(Ok(true)) => true,
-                Some(Ok(false)) => false,
-                // An error in the stream cuts the answer: it never looks whole.
-                Some(Err(error)) => {
-                    let _told = sender.blocking_send(Err(error));
-                    false
-                }
-            }
-            && send(Bytes::from(end));
+    let file = file.map(|file| Pieces { file: tokio::fs::File::from_std(file), kept: Vec::new() });
+    let head = stream::iter([Ok(Bytes::from_static(start.as_bytes()))]);
+    let body = stream::try_unfold(file, move |pieces| async move {
+        let Some(mut pieces) = pieces else { return Ok(None) };
+        // An error in the stream cuts the answer: it never looks whole.
+        let piece = pieces.next(encoder).await?;
+        Ok::<_, io::Error>(piece.map(|piece| (Bytes::from(piece), Some(pieces))))
     });
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|item| (item, receiver))
-    });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(stream)).into_response()
+    let tail = stream::iter([Ok(Bytes::from(end))]);
+    let body = Body::from_stream(head.chain(body).chain(tail));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn send_encoded(
-    mut file: impl Read,
-    encoder: &impl Encoder,
-    send: &impl Fn(Bytes) -> bool,
-) -> std::io::Result<bool> {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut kept = 0;
-    loop {
-        let room = buffer.get_mut(kept..).unwrap_or_default();
-        let read = file.read(room)?;
-        let filled = kept + read;
-        let chunk = buffer.get(..filled).unwrap_or_default();
-        // Whole units only, but for the end of the file.
-        let whole = if read == 0 { filled } else { encoder.whole(chunk) };
-        let (now, later) = chunk.split_at(whole);
-        if !now.is_empty() && !send(Bytes::from(encoder.encode(now))) {
-            return Ok(false);
+/// Reads a file in pieces and encodes each.
+struct Pieces<R> {
+    file: R,
+    /// Bytes that were read and can be encoded only with those that follow.
+    kept: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Pieces<R> {
+    /// Returns the next piece; `None` at the end of the file.
+    async fn next(&mut self, encoder: impl Encoder) -> io::Result<Option<String>> {
+        loop {
+            let mut chunk = vec![0; PIECE_BYTES];
+            let read = self.file.read(&mut chunk).await?;
+            chunk.truncate(read);
+            self.kept.append(&mut chunk);
+            // Whole units only, but for the end of the file.
+            let whole = if read == 0 { self.kept.len() } else { encoder.whole(&self.kept) };
+            let rest = self.kept.split_off(whole);
+            let now = std::mem::replace(&mut self.kept, rest);
+            if !now.is_empty() {
+                return Ok(Some(encoder.encode(&now)));
+            }
+            if read == 0 {
+                return Ok(None);
+            }
         }
-        if read == 0 {
-            return Ok(true);
-        }
-        kept = later.len();
-        buffer.copy_within(whole..filled, 0);
     }
 }
 
 /// Turns bytes into the inside of a JSON string.
-trait Encoder: Send + 'static {
-    /// Returns how many of the first bytes can be encoded without those that follow.
-    fn whole(&self, bytes: &[u8]) -> usize;
-    fn encode(&self, bytes: &[u8]) -> String;
+trait Encoder: Copy + Send + 'static {
+    /// Returns how many of the first bytes can be encoded without those that follow; the others are
+    /// few.
+    fn whole(self, bytes: &[u8]) -> usize;
+    fn encode(self, bytes: &[u8]) -> String;
 }
 
+#[derive(Clone, Copy)]
 struct Base64Encoder;
 
 impl Encoder for Base64Encoder {
-    fn whole(&self, bytes: &[u8]) -> usize {
+    fn whole(self, bytes: &[u8]) -> usize {
         bytes.len() / 3 * 3
     }
 
-    fn encode(&self, bytes: &[u8]) -> String {
+    fn encode(self, bytes: &[u8]) -> String {
         STANDARD.encode(bytes)
     }
 }
 
+#[derive(Clone, Copy)]
 struct TextEncoder;
 
 impl Encoder for TextEncoder {
-    /// Up to the last line end: no character is cut in two.
-    fn whole(&self, bytes: &[u8]) -> usize {
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
-        end.unwrap_or(if bytes.len() == CHUNK_BYTES { bytes.len() } else { 0 })
+    /// All but a character that the bytes cut in two.
+    fn whole(self, bytes: &[u8]) -> usize {
+        match std::str::from_utf8(bytes) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => bytes.len(),
+        }
     }
 
-    fn encode(&self, bytes: &[u8]) -> String {
+    fn encode(self, bytes: &[u8]) -> String {
         let text = serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         inside.unwrap_or_default().to_owned()
     }
 }
 
-/// Holds more than the longest line of a log.
-const CHUNK_BYTES: usize = 512 * 1024;
+/// What a reader who does not read on holds in memory, some times over.
+const PIECE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
 
-    fn encoded(bytes: &[u8], encoder: &impl Encoder) -> String {
-        let text = RefCell::new(String::new());
-        let send = |bytes: Bytes| {
-            text.borrow_mut().push_str(std::str::from_utf8(&bytes).unwrap());
-            true
-        };
-        assert!(send_encoded(bytes, encoder, &send).unwrap());
-        text.into_inner()
+    async fn encoded(bytes: &[u8], encoder: impl Encoder) -> String {
+        let mut pieces = Pieces { file: bytes, kept: Vec::new() };
+        let mut text = String::new();
+        while let Some(piece) = pieces.next(encoder).await.unwrap() {
+            assert!(piece.len() <= 6 * (PIECE_BYTES + 4));
+            text.push_str(&piece);
+        }
+        text
     }
 
-    #[test]
-    fn a_streamed_file_is_one_base64_text() {
-        for length in [0, 1, 2, 3, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1] {
+    #[tokio::test]
+    async fn a_streamed_file_is_one_base64_text() {
+        for length in [0, 1, 2, 3, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 1] {
             let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
-            assert_eq!(encoded(&bytes, &Base64Encoder), STANDARD.encode(&bytes), "{length}");
+            assert_eq!(encoded(&bytes, Base64Encoder).await, STANDARD.encode(&bytes), "{length}");
         }
     }
 
-    #[test]
-    fn a_streamed_log_is_one_json_string() {
+    #[tokio::test]
+    async fn a_streamed_log_is_one_json_string() {
         let line = "ümläut \"quoted\" \\ \u{1f980}\n";
-        let text = line.repeat(3 * CHUNK_BYTES / line.len());
-        let json = format!("\"{}\"", encoded(text.as_bytes(), &TextEncoder));
+        let text = line.repeat(3 * PIECE_BYTES / line.len());
+        let json = format!("\"{}\"", encoded(text.as_bytes(), TextEncoder).await);
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
-        assert_eq!(encoded(b"no line end", &TextEncoder), "no line end");
+        assert_eq!(
+            encoded(b"no \xff line end \xc3", TextEncoder).await,
+            "no \u{fffd} line end \u{fffd}"
+        );
     }
 }
