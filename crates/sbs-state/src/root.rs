@@ -60,18 +60,20 @@ impl fmt::Debug for RootSecret {
 pub enum ParseRootSecretError {
     /// All bytes have one value.
     #[error(
-        "root secret repeats one byte, so it is not random; make one with \
+        "root secret repeats one byte, so it is not random; on a new server make one with \
          `head -c 32 /dev/urandom > FILE`"
     )]
     AllEqual,
 
     /// All bytes are zero.
-    #[error("root secret is all zero; make one with `head -c 32 /dev/urandom > FILE`")]
+    #[error(
+        "root secret is all zero; on a new server make one with `head -c 32 /dev/urandom > FILE`"
+    )]
     AllZero,
 
     /// The length is that of hex digits, but some bytes are none.
     #[error(
-        "root secret has the length of {} hex digits, but other characters; make one with \
+        "root secret has the length of {} hex digits, but other characters; on a new server make one with \
          `head -c 32 /dev/urandom > FILE`",
         2 * BYTES
     )]
@@ -79,7 +81,7 @@ pub enum ParseRootSecretError {
 
     /// The content is too short or too long.
     #[error(
-        "root secret has {got} bytes, expected {BYTES} bytes or {} hex digits; make one with \
+        "root secret has {got} bytes, expected {BYTES} bytes or {} hex digits; on a new server make one with \
          `head -c 32 /dev/urandom > FILE`",
         2 * BYTES
     )]

@@ -42,6 +42,12 @@ impl Environment {
         let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
         let isolation = engine.isolation();
         tracing::info!(version = engine.version(), %isolation, "buildah");
+        if settings.build.network == NetworkSetting::Host {
+            tracing::warn!(
+                "the steps of a build can reach what this server can reach; `network = \"none\"` \
+                 in [build] closes that"
+            );
+        }
         for warning in engine.warnings() {
             tracing::warn!("{warning}");
         }

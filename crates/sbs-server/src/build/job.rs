@@ -54,6 +54,13 @@ impl Stopped {
         Self { code: "internal", command, return_code: 70 }
     }
 
+    /// The end of the build could not be written down.
+    pub(crate) fn not_kept() -> Self {
+        let command = "the build ended, but the server cannot write to its data directory; make \
+            room there and build again";
+        Self { code: "storage", command: command.to_owned(), return_code: 1 }
+    }
+
     /// The server died while the build ran; `after` is the last step that was done.
     pub(crate) fn interrupted(after: &str) -> Self {
         let command = format!("the server stopped during the build, after `{after}`; build again");

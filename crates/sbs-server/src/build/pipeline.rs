@@ -93,6 +93,10 @@ fn masks(definition: &Definition) -> Masks {
             let decoded = Zeroizing::new(fetch::percent_decode(text));
             masks.add(&String::from_utf8_lossy(&decoded), shown);
         }
+        // What git sends: the base64 of both together.
+        let decode = |text| String::from_utf8_lossy(&fetch::percent_decode(text)).into_owned();
+        let both = Zeroizing::new(format!("{}:{}", decode(user), decode(password.expose())));
+        masks.add(&both, "<USERNAME>:<PASSWORD>");
     }
     masks
 }

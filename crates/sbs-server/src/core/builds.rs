@@ -1,6 +1,7 @@
 //! The builds of an image definition on disk: a directory each, with a journal.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sbs_proto::{BuildName, BuildStatus, ManifestName};
@@ -65,11 +66,17 @@ impl Builds {
         }
     }
 
-    /// Makes the directory of a new build.
-    pub(crate) fn create(&self, id: &str) -> Result<BuildFiles, KeepError> {
-        let files = self.files(id);
+    /// Makes the directory of a new build; returns its id.
+    ///
+    /// Ids are numbers that grow: the order of builds must not depend on a clock that can go back.
+    pub(crate) fn create(&self) -> Result<(String, BuildFiles), KeepError> {
+        let numbers = self.directories()?.into_iter().filter_map(|files| {
+            files.0.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok())
+        });
+        let id = format!("{:08}", numbers.max().unwrap_or(0).saturating_add(1));
+        let files = self.files(&id);
         fs::create_dir_all(&files.0).map_err(KeepError::io("a build's directory"))?;
-        Ok(files)
+        Ok((id, files))
     }
 
     pub(crate) fn files(&self, id: &str) -> BuildFiles {
@@ -89,14 +96,8 @@ impl Builds {
     /// Returns the builds that are there, newest first. One whose journal is damaged is passed over
     /// with a warning: the others must stay readable.
     pub(crate) fn newest_first(&self) -> Result<Vec<(Journal, BuildFiles)>, KeepError> {
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(KeepError::Io { what: "the builds", source }),
-        };
         let mut builds = Vec::new();
-        for entry in entries {
-            let files = BuildFiles(entry.map_err(KeepError::io("the builds"))?.path());
+        for files in self.directories()? {
             match files.load_journal() {
                 Ok(Some(journal)) => builds.push((journal, files)),
                 Ok(None) => {}
@@ -105,6 +106,16 @@ impl Builds {
         }
         builds.sort_by(|(a, _), (b, _)| b.id.cmp(&a.id));
         Ok(builds)
+    }
+
+    fn directories(&self) -> Result<Vec<BuildFiles>, KeepError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(KeepError::Io { what: "the builds", source }),
+        };
+        let files = entries.map(|entry| entry.map(|entry| BuildFiles(entry.path())));
+        files.collect::<Result<_, _>>().map_err(KeepError::io("the builds"))
     }
 
     /// Removes all but the newest `keep` builds; the newest that succeeded always stays.
@@ -126,7 +137,7 @@ impl Builds {
         for (journal, files) in self.newest_first()? {
             let removed = match journal.phase {
                 Phase::Succeeded => match fs::remove_file(files.log()) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                     _ => Ok(()),
                 },
                 Phase::Cancelled | Phase::Failed | Phase::Interrupted | Phase::Running => {
@@ -134,6 +145,12 @@ impl Builds {
                 }
             };
             removed.map_err(KeepError::io("an old build"))?;
+        }
+        // What has no journal never began.
+        for files in self.directories()? {
+            if matches!(files.load_journal(), Ok(None)) {
+                remove_directory(&files.0).map_err(KeepError::io("an old build"))?;
+            }
         }
         Ok(())
     }
@@ -202,9 +219,8 @@ mod tests {
     fn builds(phases: &[Phase]) -> (tempfile::TempDir, Builds) {
         let directory = tempfile::tempdir().unwrap();
         let builds = Builds::new(directory.path());
-        for (at, phase) in phases.iter().enumerate() {
-            let id = format!("2026-01-01_00-00-0{at}.000000");
-            let files = builds.create(&id).unwrap();
+        for phase in phases {
+            let (id, files) = builds.create().unwrap();
             files.save_journal(&journal(&id, *phase)).unwrap();
             fs::write(files.log(), "x").unwrap();
         }
@@ -232,6 +248,16 @@ mod tests {
         let (_, files) = builds.newest_first().unwrap().remove(0);
         assert!(!files.log().exists());
         builds.clean().unwrap();
+    }
+
+    #[test]
+    fn what_never_began_is_removed_and_ids_grow() {
+        let (_directory, builds) = builds(&[Phase::Succeeded]);
+        let (id, files) = builds.create().unwrap();
+        assert_eq!(id, "00000002");
+        builds.clean().unwrap();
+        assert!(!files.directory().exists());
+        assert_eq!(phases(&builds), [Phase::Succeeded]);
     }
 
     #[test]

@@ -17,7 +17,6 @@ use sbs_proto::{
     RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
 };
 use sbs_state::{AtRest, ClientShare};
-use time::macros::format_description;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::build::job::{Builder, Job, Stopped};
@@ -134,8 +133,7 @@ impl Core {
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
         let started = self.0.clock.now();
-        let id = started.format(ID).unwrap_or_default();
-        let files = slot.builds.create(&id)?;
+        let (id, files) = slot.builds.create()?;
         let status = StatusText::done(Step::CleanedUp);
         let status = BuildStatus::unfinished(&definition.build_image_tag, status);
         let journal = Journal {
@@ -303,7 +301,9 @@ impl Core {
         if let Some(journal) = &mut now.journal {
             note_end(journal, phase, result);
             if let Err(error) = files.save_journal(journal) {
+                // What would be forgotten at the next start must not be told as done now.
                 tracing::error!(%error, "the end of the build was not kept");
+                note_end(journal, Phase::Failed, Err(Stopped::not_kept()));
             }
             let status = journal.status.status.as_str();
             tracing::info!(definition = %name, build = journal.id, status, "build ended");
@@ -333,9 +333,6 @@ fn check(members: &Members) -> Result<ClientShare, SetDefinitionError> {
     let secret = parse_state_secret(members).map_err(SetDefinitionError::Secret)?;
     Ok(ClientShare::derive(&secret))
 }
-
-const ID: &[time::format_description::BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");
 
 #[cfg(test)]
 mod tests;

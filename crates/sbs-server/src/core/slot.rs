@@ -78,14 +78,13 @@ impl Slot {
         // A definition that a newer server accepted and this one does not is told when it is built.
         let known = keep.load_definition()?.map(Known::of);
         let keys = keep.load_keys()?.map(Arc::new);
+        for (journal, files) in builds.newest_first()? {
+            interrupted(journal, &files)?;
+        }
         let (status, journal) = match builds.load_current()? {
             Current::Nothing => (StatusText::default(), None),
             Current::Cleaned => (StatusText::new(RESTARTED_CICD), None),
-            Current::Build(id) => {
-                let files = builds.files(&id);
-                let journal = files.load_journal()?.map(|journal| interrupted(journal, &files));
-                (StatusText::default(), journal.transpose()?)
-            }
+            Current::Build(id) => (StatusText::default(), builds.files(&id).load_journal()?),
         };
         let now = Now { known, keys, status, journal, running: None };
         Ok(Self { keep, builds, writer: tokio::sync::Mutex::new(()), now: Mutex::new(now) })
@@ -116,8 +115,8 @@ impl Slot {
     }
 }
 
-/// Marks a build that was running when the server died.
-fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, KeepError> {
+/// Marks a build if it was running when the server died.
+fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<(), KeepError> {
     if journal.phase == Phase::Running {
         let after = journal.status.status.clone();
         note_end(&mut journal, Phase::Interrupted, Err(Stopped::interrupted(after.as_str())));
@@ -126,7 +125,7 @@ fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<Journal, Keep
         tell_in_log(files, &message);
         tracing::warn!(build = journal.id, %after, "a build was interrupted");
     }
-    Ok(journal)
+    Ok(())
 }
 
 /// Adds a line to the log of a build that has no writer any more. The status tells the same, so a
