@@ -145,7 +145,8 @@ impl Certificates {
     /// Tells whether every client file is there; an error names those that are not if some are.
     fn find_client_set(&self) -> Result<bool, CertificateError> {
         // With a certificate and a CA of the user's own nothing else is needed.
-        if self.client.exists() && self.authority.exists() && self.authority_key.exists() {
+        let own = [&self.client, &self.authority, &self.authority_key];
+        if self.supplied && own.iter().all(|path| path.exists()) {
             return Ok(true);
         }
         let names =
