@@ -1,6 +1,7 @@
 //! One image definition: what is kept of it, its builds, and what it does now.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
@@ -128,12 +129,12 @@ fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<(), KeepError
     Ok(())
 }
 
-/// Adds a line to the log of a build that has no writer any more. The status tells the same, so a
-/// log that is not there is no fault.
+/// Adds a line to the log of a build that has no writer any more. The server may have died before
+/// the build had a log.
 fn tell_in_log(files: &BuildFiles, message: &str) {
-    match File::options().append(true).open(files.log()) {
+    match File::options().create(true).append(true).mode(0o600).open(files.log()) {
         Ok(file) => BuildLog::new(file, Clock::system(), Masks::default(), 0).error(message),
-        Err(error) => tracing::warn!(%error, "the log of the interrupted build was not found"),
+        Err(error) => tracing::warn!(%error, "the log of the interrupted build was not written"),
     }
 }
 

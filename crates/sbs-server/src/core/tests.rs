@@ -238,10 +238,15 @@ async fn i3_a_build_of_a_server_that_was_killed_is_interrupted() {
     let mut journal = slot.now().journal.clone().unwrap();
     journal.phase = Phase::Running;
     journal.status.status = StatusText::done(Step::ImageBuilt);
-    slot.builds.files(&journal.id).save_journal(&journal).unwrap();
+    let files = slot.builds.files(&journal.id);
+    files.save_journal(&journal).unwrap();
+    // It can die before the log is there.
+    fs::remove_file(files.log()).unwrap();
     drop(core);
     for _ in 0..2 {
         let core = open(directory.path(), Act::Fail);
+        let log = std::io::read_to_string(core.log(&name()).unwrap().unwrap()).unwrap();
+        assert_eq!(log.matches("the build was interrupted").count(), 1, "{log}");
         let status = core.status(&name()).status;
         assert_eq!(
             status.as_str(),
