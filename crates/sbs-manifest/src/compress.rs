@@ -2,7 +2,9 @@
 //!
 //! Format: `docs/formats/manifest.md`, "Compression".
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
+use std::mem;
 
 use bzip2::Compression;
 use bzip2::bufread::MultiBzDecoder;
@@ -10,58 +12,94 @@ use bzip2::write::BzEncoder;
 use thiserror::Error;
 
 use crate::limits::Limits;
+use crate::workers::{Ticket, Workers};
 
-/// Compresses what is written to it, a fixed number of bytes to each stream.
+/// Compresses what is written to it, a fixed number of bytes to each stream, on several threads.
 ///
-/// Streams are cut by the position in the input alone, so they can be made in any order, by any
-/// number of threads, and give the same bytes.
+/// Streams are cut by the position in the input alone and leave in that order, so any number of
+/// threads gives the same bytes. For each thread it keeps at most two streams, packed or not, the
+/// one that is being packed, and bzip2's own 8 MiB (1 MiB at level 1): 12 MiB for each thread.
 pub(crate) struct StreamWriter<W> {
     out: W,
     level: Compression,
+    max: Limits,
     chunk: Vec<u8>,
-    /// Bytes in and out of the streams that ended.
+    workers: Workers<Piece, io::Result<Vec<u8>>>,
+    /// The streams that did not leave yet, with the bytes that went into each.
+    pending: VecDeque<(u64, Ticket<io::Result<Vec<u8>>>)>,
+    /// Bytes in and out of the streams that left.
     unpacked: u64,
     packed: u64,
 }
 
 impl<W: Write> StreamWriter<W> {
     /// Makes a writer for content that packs well: level 9.
-    pub(crate) fn best(out: W) -> Self {
-        Self::new(out, Compression::best())
+    pub(crate) fn best(out: W, limits: &Limits) -> Self {
+        Self::new(out, Compression::best(), limits)
     }
 
     /// Makes a writer for content that is compressed already: level 1, which is as small there
     /// and faster to read.
-    pub(crate) fn fast(out: W) -> Self {
-        Self::new(out, Compression::fast())
+    pub(crate) fn fast(out: W, limits: &Limits) -> Self {
+        Self::new(out, Compression::fast(), limits)
     }
 
-    fn new(out: W, level: Compression) -> Self {
-        Self { out, level, chunk: Vec::with_capacity(STREAM_BYTES), unpacked: 0, packed: 0 }
-    }
-
-    /// Ends the last stream.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
-        if !self.chunk.is_empty() {
-            self.end_stream()?;
+    fn new(out: W, level: Compression, limits: &Limits) -> Self {
+        Self {
+            out,
+            level,
+            // Half, because a reader may look anywhere, and here only whole streams are counted.
+            max: Limits { ratio: limits.ratio / 2, ..*limits },
+            chunk: Vec::with_capacity(STREAM_BYTES),
+            workers: Workers::new(limits.threads, compress),
+            pending: VecDeque::new(),
+            unpacked: 0,
+            packed: 0,
         }
+    }
+
+    /// Ends the last stream and waits for those before it.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        if self.chunk.is_empty() {
+            self.drain(0)?;
+            return Ok(self.out);
+        }
+        // There is nothing to do here meanwhile, and a short archive needs no thread at all.
+        let taken = self.chunk.len() as u64;
+        let last = compress(&Piece { content: mem::take(&mut self.chunk), level: self.level });
+        self.drain(0)?;
+        self.write_stream(taken, &last?)?;
         Ok(self.out)
     }
 
-    /// Tells whether the archive so far packs better than half of what a reader allows.
-    ///
-    /// Half, because a reader may look anywhere, and here only whole streams are counted.
-    pub(crate) fn packs_too_well(&self, limits: &Limits) -> bool {
-        let half = Limits { ratio: limits.ratio / 2, ..*limits };
-        exceeds_ratio(self.unpacked, self.packed, &half)
+    fn end_stream(&mut self) -> io::Result<()> {
+        let content = mem::replace(&mut self.chunk, Vec::with_capacity(STREAM_BYTES));
+        let taken = content.len() as u64;
+        let ticket = self.workers.submit(Piece { content, level: self.level });
+        self.pending.push_back((taken, ticket));
+        self.drain(self.workers.depth() - 1)
     }
 
-    fn end_stream(&mut self) -> io::Result<()> {
-        let stream = compress(&self.chunk, self.level)?;
-        self.out.write_all(&stream)?;
-        self.unpacked += self.chunk.len() as u64;
+    /// Writes streams, in order, until no more than `left` are pending.
+    fn drain(&mut self, left: usize) -> io::Result<()> {
+        while self.pending.len() > left
+            && let Some((taken, ticket)) = self.pending.pop_front()
+        {
+            let stream = ticket.wait().unwrap_or_else(|| Err(io::Error::other(PANICKED)))?;
+            self.write_stream(taken, &stream)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a stream, and fails if the archive so far packs better than half of what a reader
+    /// allows.
+    fn write_stream(&mut self, taken: u64, stream: &[u8]) -> io::Result<()> {
+        self.out.write_all(stream)?;
+        self.unpacked += taken;
         self.packed += stream.len() as u64;
-        self.chunk.clear();
+        if exceeds_ratio(self.unpacked, self.packed, &self.max) {
+            return Err(io::Error::other(Excess::Ratio(self.max.ratio)));
+        }
         Ok(())
     }
 }
@@ -148,9 +186,15 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn compress(chunk: &[u8], level: Compression) -> io::Result<Vec<u8>> {
-    let mut encoder = BzEncoder::new(Vec::with_capacity(chunk.len() / 2), level);
-    encoder.write_all(chunk)?;
+/// The content of one stream.
+struct Piece {
+    content: Vec<u8>,
+    level: Compression,
+}
+
+fn compress(piece: &Piece) -> io::Result<Vec<u8>> {
+    let mut encoder = BzEncoder::new(Vec::with_capacity(piece.content.len() / 2), piece.level);
+    encoder.write_all(&piece.content)?;
     encoder.finish()
 }
 
@@ -159,13 +203,24 @@ fn compress(chunk: &[u8], level: Compression) -> io::Result<Vec<u8>> {
 /// blocks of level 1.
 const STREAM_BYTES: usize = 896_000;
 const READ_BYTES: usize = 64 << 10;
+const PANICKED: &str = "a thread that compresses has panicked";
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
+    fn threads(count: usize) -> Limits {
+        Limits { threads: NonZeroUsize::new(count).unwrap(), ..Limits::default() }
+    }
+
     fn packed(content: &[u8], step: usize) -> Vec<u8> {
-        let mut writer = StreamWriter::best(Vec::new());
+        packed_by(&threads(2), content, step)
+    }
+
+    fn packed_by(limits: &Limits, content: &[u8], step: usize) -> Vec<u8> {
+        let mut writer = StreamWriter::best(Vec::new(), limits);
         for part in content.chunks(step) {
             writer.write_all(part).unwrap();
             writer.flush().unwrap();
@@ -190,6 +245,76 @@ mod tests {
         let archive = packed(&content, content.len());
         assert_eq!(archive, packed(&content, 1000));
         assert_eq!(unpacked(&archive, &Limits::default()).unwrap(), content);
+    }
+
+    #[test]
+    fn bytes_do_not_depend_on_the_number_of_threads() {
+        // Streams of very different cost, so that they end in another order than they began.
+        let mut content = Vec::new();
+        for at in 0..5 {
+            content.resize(content.len() + STREAM_BYTES, at);
+            content.extend((0..STREAM_BYTES / 4).map(|i| (i * i / 7 % 251).to_le_bytes()[0]));
+        }
+        let archive = packed_by(&threads(1), &content, content.len());
+        for count in [2, 3, 8] {
+            assert!(packed_by(&threads(count), &content, 70_000) == archive, "{count} threads");
+        }
+        assert!(unpacked(&archive, &Limits::default()).unwrap() == content);
+    }
+
+    /// Takes some bytes and fails from then on.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(self.0);
+            self.0 -= count;
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_sink_ends_the_writer() {
+        let content = vec![7; STREAM_BYTES];
+        for count in [1, 2, 4] {
+            for room in [0, 50] {
+                let mut writer = StreamWriter::best(Full(room), &threads(count));
+                let failed = (0..20).find_map(|_| writer.write_all(&content).err());
+                // Early, not at the end: what is pending is bounded.
+                assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
+                assert!(writer.pending.len() <= 2 * count);
+            }
+            let mut writer = StreamWriter::best(Full(0), &threads(count));
+            writer.write_all(b"short").unwrap();
+            assert_eq!(writer.finish().err().unwrap().kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_early_writes_no_more() {
+        let mut out = Vec::new();
+        let mut writer = StreamWriter::best(&mut out, &threads(3));
+        writer.write_all(&vec![7; 2 * STREAM_BYTES + 1]).unwrap();
+        assert_eq!(writer.pending.len(), 2);
+        drop(writer);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn packing_too_well_is_noticed_for_any_number_of_threads() {
+        for count in [1, 2, 4] {
+            let limits = Limits { ratio: 1_000, ratio_from_bytes: 0, ..threads(count) };
+            let mut writer = StreamWriter::best(Vec::new(), &limits);
+            let written = writer.write_all(&vec![0; 2 * STREAM_BYTES]);
+            assert_eq!(excess(written.and_then(|()| writer.finish())), Excess::Ratio(500));
+        }
     }
 
     #[test]

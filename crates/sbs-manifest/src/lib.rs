@@ -52,6 +52,7 @@ mod signature;
 mod source;
 mod unpack;
 mod weakness;
+mod workers;
 mod writer;
 
 // The public interface:

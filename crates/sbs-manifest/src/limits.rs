@@ -1,3 +1,6 @@
+use std::num::NonZeroUsize;
+use std::thread;
+
 /// What a manifest may cost whoever reads it.
 ///
 /// A reader fails past a limit and never shortens. A writer refuses what a reader with the same
@@ -23,6 +26,9 @@ pub struct Limits {
     pub ratio_from_bytes: u64,
     /// Greatest size of the build record, in bytes.
     pub record_bytes: u64,
+    /// Greatest number of threads that compress or decompress side by side. It has no influence on
+    /// what is written or read. By default, as many as the system says can run at once.
+    pub threads: NonZeroUsize,
     /// Greatest unpacked size of an archive, in bytes.
     pub unpacked_bytes: u64,
 }
@@ -42,6 +48,7 @@ impl Default for Limits {
             ratio: 1_000,
             ratio_from_bytes: GIB,
             record_bytes: MIB,
+            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             unpacked_bytes: 16 * GIB,
         }
     }

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use thiserror::Error;
 
-use crate::compress::StreamWriter;
+use crate::compress::{Excess, StreamWriter};
 use crate::header::{self, Attributes, BLOCK, EntryKind};
 use crate::layout::LayoutError;
 use crate::limits::Limits;
@@ -42,7 +42,7 @@ impl<W: Write> Packer<W> {
         self.entries += if blocks.len() > BLOCK { 2 } else { 1 };
         self.bytes += blocks.len() as u64 + size + header::padding(size) as u64;
         self.stay_within_limits()?;
-        self.out.write_all(&blocks).map_err(WriteManifestError::Output)?;
+        self.out.write_all(&blocks).map_err(WriteManifestError::from_io)?;
         self.content(path, size, &mut content)?;
         self.zeros(header::padding(size))
     }
@@ -50,7 +50,7 @@ impl<W: Write> Packer<W> {
     /// Ends the archive.
     pub(crate) fn finish(mut self) -> Result<W, WriteManifestError> {
         self.zeros(2 * BLOCK)?;
-        self.out.finish().map_err(WriteManifestError::Output)
+        self.out.finish().map_err(WriteManifestError::from_io)
     }
 
     fn content(
@@ -80,15 +80,12 @@ impl<W: Write> Packer<W> {
             }
             left -= count as u64;
             let (bytes, _) = buffer.split_at(count.min(buffer.len()));
-            self.out.write_all(bytes).map_err(WriteManifestError::Output)?;
-            if self.out.packs_too_well(&self.limits) {
-                return Err(WriteManifestError::Ratio(self.limits.ratio / 2));
-            }
+            self.out.write_all(bytes).map_err(WriteManifestError::from_io)?;
         }
     }
 
     fn zeros(&mut self, count: usize) -> Result<(), WriteManifestError> {
-        self.out.write_all(&vec![0; count]).map_err(WriteManifestError::Output)
+        self.out.write_all(&vec![0; count]).map_err(WriteManifestError::from_io)
     }
 
     /// Refuses what a reader with the same limits would refuse.
@@ -162,6 +159,16 @@ pub enum WriteManifestError {
     /// There are more entries than the limit.
     #[error("manifest would have more than {0} entries; build from a smaller repository")]
     TooManyEntries(u64),
+}
+
+impl WriteManifestError {
+    /// Sorts out what the writer below said.
+    fn from_io(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Excess>()) {
+            Some(Excess::Ratio(ratio)) => Self::Ratio(*ratio),
+            _ => Self::Output(error),
+        }
+    }
 }
 
 const COPY_BYTES: usize = 64 << 10;

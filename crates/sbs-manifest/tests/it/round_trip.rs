@@ -1,14 +1,15 @@
 use std::io::{self, Cursor, Read};
+use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
 use sbs_crypto::ManifestSigningKey;
 use sbs_manifest::{
-    Compatibility, EntryKind, InnerWriter, Limits, Materials, SourceEntry, SourceKind,
-    UnverifiedManifest, Weakness, WriteManifestError,
+    Compatibility, EntryKind, Envelope, InnerWriter, Limits, Materials, SourceEntry, SourceKind,
+    UnverifiedManifest, Weakness, WriteManifestError, sign,
 };
 use sbs_proto::Step;
 
-use crate::common::{LOG, Node, Project, chain, contents, decompress, key, open};
+use crate::common::{COMMIT_TIME, LOG, Node, Project, chain, contents, decompress, key, open};
 
 #[test]
 fn everything_that_was_written_is_read() {
@@ -178,6 +179,29 @@ fn a_larger_source_takes_several_streams() {
     let streams = build.inner().0.windows(10).filter(|w| w.starts_with(b"BZh91AY&SY")).count();
     assert!(streams >= 4, "{streams}");
     assert!(build.opened().check().all_passed());
+}
+
+#[test]
+fn bytes_do_not_depend_on_the_number_of_threads() {
+    let mut project = Project::small();
+    for at in 0..4_u64 {
+        let noise = (0..700_000_u64)
+            .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15 + at) >> 60).to_le_bytes()[0]);
+        project.nodes.insert(format!("noise{at}").into_bytes(), Node::File(noise.collect()));
+        project.nodes.insert(format!("zeros{at}").into_bytes(), Node::File(vec![0; 700_000]));
+    }
+    let build = project.build();
+    let signature = sign(&sbs_crypto::digest(b""), key()).unwrap();
+    let name = build.name();
+    let archives = [1, 2, 7].map(|count| {
+        let limits = Limits { threads: NonZeroUsize::new(count).unwrap(), ..Limits::default() };
+        let (inner, digest, inner_size) = build.try_inner(&limits).unwrap();
+        assert_eq!(digest, sbs_crypto::digest(&inner));
+        let envelope =
+            Envelope { name: &name, signature: &signature, inner_size, commit_time: COMMIT_TIME };
+        envelope.write(inner.as_slice(), Vec::new(), &limits).unwrap()
+    });
+    assert!(archives.iter().all(|archive| *archive == archives[0]));
 }
 
 #[test]
