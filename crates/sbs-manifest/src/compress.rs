@@ -1,13 +1,12 @@
-//! bzip2 as the archives use it: many streams, one after the other.
+//! bzip2 as the archives are written: many streams, one after the other.
 //!
 //! Format: `docs/formats/manifest.md`, "Compression".
 
 use std::collections::VecDeque;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::mem;
 
 use bzip2::Compression;
-use bzip2::bufread::MultiBzDecoder;
 use bzip2::write::BzEncoder;
 use thiserror::Error;
 
@@ -121,36 +120,6 @@ impl<W: Write> Write for StreamWriter<W> {
     }
 }
 
-/// Decompresses an archive and fails once it costs more than the limits allow.
-pub(crate) struct Unpacked<R> {
-    decoder: MultiBzDecoder<BufReader<Counted<R>>>,
-    limits: Limits,
-    bytes: u64,
-}
-
-impl<R: Read> Unpacked<R> {
-    pub(crate) fn new(archive: R, limits: &Limits) -> Self {
-        let counted = Counted { input: archive, bytes: 0, max: limits.archive_bytes };
-        let buffered = BufReader::with_capacity(READ_BYTES, counted);
-        Self { decoder: MultiBzDecoder::new(buffered), limits: *limits, bytes: 0 }
-    }
-}
-
-impl<R: Read> Read for Unpacked<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.decoder.read(buffer)?;
-        self.bytes += count as u64;
-        if self.bytes > self.limits.unpacked_bytes {
-            return Err(io::Error::other(Excess::Unpacked(self.limits.unpacked_bytes)));
-        }
-        let packed = self.decoder.get_ref().get_ref().bytes;
-        if exceeds_ratio(self.bytes, packed, &self.limits) {
-            return Err(io::Error::other(Excess::Ratio(self.limits.ratio)));
-        }
-        Ok(count)
-    }
-}
-
 /// Tells whether an archive unpacks to more than the limits allow for its size.
 pub(crate) fn exceeds_ratio(unpacked: u64, packed: u64, limits: &Limits) -> bool {
     unpacked > limits.ratio_from_bytes && unpacked > packed.saturating_mul(limits.ratio)
@@ -169,23 +138,6 @@ pub(crate) enum Excess {
     Unpacked(u64),
 }
 
-struct Counted<R> {
-    input: R,
-    bytes: u64,
-    max: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.bytes += count as u64;
-        if self.bytes > self.max {
-            return Err(io::Error::other(Excess::Archive(self.max)));
-        }
-        Ok(count)
-    }
-}
-
 /// The content of one stream.
 struct Piece {
     content: Vec<u8>,
@@ -202,14 +154,15 @@ fn compress(piece: &Piece) -> io::Result<Vec<u8>> {
 /// runs, which bzip2 may lengthen before it sorts, rarely spill into a second block; and nine
 /// blocks of level 1.
 const STREAM_BYTES: usize = 896_000;
-const READ_BYTES: usize = 64 << 10;
 const PANICKED: &str = "a thread that compresses has panicked";
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::decompress::Unpacked;
 
     fn threads(count: usize) -> Limits {
         Limits { threads: NonZeroUsize::new(count).unwrap(), ..Limits::default() }

@@ -6,7 +6,7 @@ use sbs_crypto::{HashingWriter, ManifestVerifyingKey};
 use sbs_proto::{Digest, ManifestName, ParseNameError};
 use thiserror::Error;
 
-use crate::compress::Unpacked;
+use crate::decompress::Unpacked;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::path::shown;

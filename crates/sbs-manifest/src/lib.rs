@@ -39,6 +39,7 @@
 
 mod check;
 mod compress;
+mod decompress;
 mod envelope;
 mod header;
 mod layout;
@@ -50,6 +51,7 @@ mod pax;
 mod report;
 mod signature;
 mod source;
+mod split;
 mod unpack;
 mod weakness;
 mod workers;

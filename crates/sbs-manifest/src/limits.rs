@@ -26,8 +26,9 @@ pub struct Limits {
     pub ratio_from_bytes: u64,
     /// Greatest size of the build record, in bytes.
     pub record_bytes: u64,
-    /// Greatest number of threads that compress or decompress side by side. It has no influence on
-    /// what is written or read. By default, as many as the system says can run at once.
+    /// Greatest number of threads that compress or decompress side by side, each of which takes
+    /// about 12 MiB. It has no influence on what is written or read. By default, as many as the
+    /// system says can run at once.
     pub threads: NonZeroUsize,
     /// Greatest unpacked size of an archive, in bytes.
     pub unpacked_bytes: u64,

@@ -7,7 +7,7 @@ use sbs_proto::{BuildRecord, BuildStatus, Digest, ManifestName};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::compress::Unpacked;
+use crate::decompress::Unpacked;
 use crate::envelope::UnverifiedManifest;
 use crate::header::EntryKind;
 use crate::layout::{LOG, Layout, LayoutError, RECORD};
