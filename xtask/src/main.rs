@@ -1,5 +1,6 @@
 //! The project's own commands; `cargo xtask help` lists them.
 
+mod fuzz;
 mod lint;
 mod setup;
 
@@ -25,7 +26,10 @@ fn run() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["setup"] => setup::run(),
-        ["fmt"] => cargo(&["fmt", "--all"]),
+        ["fmt"] => {
+            cargo(&["fmt", "--all"])?;
+            cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml"])
+        }
         ["fmt", "--check"] => lint::format(),
         ["lint"] => lint::run(),
         ["test", filters @ ..] => test(filters),
@@ -33,6 +37,7 @@ fn run() -> Result<()> {
             lint::run()?;
             test(&[])
         }
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["demo", arguments @ ..] => demo(arguments),
         ["bench", arguments @ ..] => bench(arguments),
         [] | ["help" | "--help" | "-h"] => {
@@ -119,6 +124,8 @@ cargo xtask COMMAND
   fmt [--check]    format the code, or check that it is formatted
   lint             formatting, clippy, forbidden words, documentation
   test [FILTER..]  every test, with the real programs (git, sshd, buildah, docker-registry)
+  fuzz [TARGET] [SECONDS]
+                   libFuzzer on what strangers send, 10 seconds a target; not part of ci
   ci               lint, then test: what .ci/run does
   demo             the whole path on this machine, from a repository to a verified image
   bench            what a build here costs, as a ratio to doing it by hand";
