@@ -17,6 +17,7 @@ pub const LIMITS: Limits = Limits {
     ratio: 100,
     ratio_from_bytes: 64 << 10,
     record_bytes: 16 << 10,
+    threads: std::num::NonZeroUsize::MIN,
     unpacked_bytes: 1 << 20,
 };
 

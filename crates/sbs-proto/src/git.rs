@@ -106,6 +106,10 @@ impl GitUrl {
         if path.is_empty() || path.starts_with('-') {
             return Err(ParseGitError::Path);
         }
+        // A mistyped `https:/user:password@host/path` must not be taken, and shown, as a path.
+        if path.contains('@') {
+            return Err(ParseGitError::Transport);
+        }
         let (_user, host) = split_user(authority)?;
         if !is_host(host) {
             return Err(ParseGitError::Host);
@@ -347,6 +351,8 @@ mod tests {
             ("https://host/", ParseGitError::Path),
             ("https://host/-r", ParseGitError::Path),
             ("https://host:99999/r", ParseGitError::Host),
+            ("https:/u:password@host/r", ParseGitError::Transport),
+            ("htt:sp//u:password@host/r", ParseGitError::Transport),
             ("git@host:", ParseGitError::Path),
             ("git@host:-r", ParseGitError::Path),
             ("git@host:a b", ParseGitError::Character),

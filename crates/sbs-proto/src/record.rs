@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{BuildStatus, CommitId, Digest, ImageReference, RelativePath};
 
@@ -54,7 +57,7 @@ pub struct SourceRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// The path and commit of every submodule that was checked out.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
     pub submodules: BTreeMap<String, CommitId>,
     /// The git id of the commit's tree.
     pub tree: CommitId,
@@ -78,7 +81,7 @@ pub struct BaseImage {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EngineRecord {
     /// The build arguments.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique_keys", skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, String>,
     /// The build context inside the repository; empty for the top.
     pub context: RelativePath,
@@ -105,6 +108,35 @@ pub struct ImageRecord {
     pub public_key_pem: String,
     /// Where it was pushed, with its tag.
     pub reference: ImageReference,
+}
+
+/// Reads an object, and refuses one that has a key twice: of two values, readers of JSON take either.
+fn unique_keys<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct UniqueKeys<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for UniqueKeys<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object without doubled keys")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut members = BTreeMap::new();
+            while let Some((key, value)) = access.next_entry()? {
+                if members.insert(key, value).is_some() {
+                    return Err(de::Error::custom("a key stands in an object twice"));
+                }
+            }
+            Ok(members)
+        }
+    }
+
+    deserializer.deserialize_map(UniqueKeys(PhantomData))
 }
 
 #[cfg(test)]
@@ -164,6 +196,15 @@ mod tests {
         assert_eq!(json["manifest_key_gen"], "soft_crypto");
         assert_eq!(json["bases"][0]["reference"], "docker.io/library/debian:12");
         assert_eq!(json["image"]["reference"], "r.example/app:v1-0a1b2c3");
+    }
+
+    #[test]
+    fn a_doubled_key_is_refused() {
+        let json = serde_json::to_string(&record()).unwrap();
+        let doubled = json.replace(r#"{"A":"B"}"#, r#"{"A":"B","A":"C"}"#);
+        assert_ne!(doubled, json);
+        let error = serde_json::from_str::<BuildRecord>(&doubled).unwrap_err();
+        assert!(error.to_string().contains("twice"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -226,6 +227,8 @@ const LIMITS: Limits = Limits {
     ratio: 100,
     ratio_from_bytes: 2 << 20,
     record_bytes: 16 << 10,
+    // The path with several threads is the one that users run.
+    threads: NonZeroUsize::new(3).unwrap(),
     unpacked_bytes: 16 << 20,
 };
 /// Defects: fewer would mean that the corpus was not found.
