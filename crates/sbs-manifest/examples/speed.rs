@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Peers: `tar -c DIRECTORY | lbzip2 -n2 -9 | tee NAME | openssl dgst -sha256` for `pack`,
-//! `lbzip2 -n2 -dc` for the other two. Only ratios taken in one run, in turns, mean anything.
+//! `lbzip2 -n2 -dc` for the other two. `pack` and `make` also generate an RSA key, which takes
+//! longer than packing a small directory, and `make` lists large directories slowly. Only ratios taken in one run, in turns, mean anything.
 
 #![expect(
     clippy::indexing_slicing,
