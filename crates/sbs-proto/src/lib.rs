@@ -10,6 +10,7 @@
 //! | read or write a status | [`BuildStatus`] |
 //! | read a build record (`data/build.json`) | [`BuildRecord`] |
 //! | handle an image reference | [`ImageReference`] |
+//! | read the clear part of a state image | [`StateHeader::read`] |
 //! | know the routes | [`route`] |
 //!
 //! ```
@@ -22,7 +23,7 @@
 //! # Ok::<(), sbs_proto::ParseImageReferenceError>(())
 //! ```
 //!
-//! The wire follows `docs/formats/wire.md`.
+//! The wire follows `docs/formats/wire.md`, the state image `docs/formats/state.md`.
 
 mod body;
 mod definition;
@@ -35,6 +36,7 @@ mod record;
 mod reply;
 pub mod route;
 mod secret;
+mod state_header;
 mod status;
 
 // The public interface:
@@ -47,7 +49,8 @@ pub use crate::digest::{Digest, ParseDigestError};
 pub use crate::git::{CommitId, GitReference, GitUrl, ParseGitError};
 pub use crate::image::{ImageReference, ParseImageReferenceError, RegistryHost, Repository};
 pub use crate::name::{
-    BuildName, DefinitionName, ImageTag, LogName, ManifestName, ParseNameError, TagPrefix,
+    BuildName, DefinitionName, ImageTag, LogName, ManifestName, ParseNameError, StateImageName,
+    StateLabel, TagPrefix,
 };
 pub use crate::path::{ParsePathError, RelativePath};
 pub use crate::record::{
@@ -57,4 +60,5 @@ pub use crate::reply::{
     BuildSelector, ErrorReply, LogReply, ManifestReply, PublicKeyReply, StatusReply,
 };
 pub use crate::secret::{ParseStateSecretError, SecretText, StateSecret};
+pub use crate::state_header::{ReadStateHeaderError, StateHeader, StateMeta};
 pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, StatusText, Step};

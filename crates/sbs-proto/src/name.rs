@@ -88,6 +88,18 @@ name!(
     TagPrefix, "IMAGE_TAG_PREFIX", 120, is_tag
 );
 
+name!(
+    /// The name under which a client keeps a state image. It is a safe file name, as a build's is.
+    StateImageName, "state image name", 255, is_file_name
+);
+
+name!(
+    /// A word in the clear part of a state image: letters, digits, `.`, `_`, `-` and `+`.
+    StateLabel, "label of a state image", 128, |text| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
+    }
+);
+
 impl DefinitionName {
     /// Returns the name under which the v1 routes keep their one image definition.
     pub fn default_name() -> Self {
