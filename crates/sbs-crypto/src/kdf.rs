@@ -15,6 +15,19 @@ pub fn hkdf_sha256(salt: &[u8], ikm: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> 
     output
 }
 
+/// Expands a key of 32 random bytes to `N` with HKDF-Expand of SHA-256 (RFC 5869, 2.3).
+///
+/// `info` is the concatenation of its parts; at most one of them may have a length of its own.
+pub fn hkdf_expand_sha256<const N: usize>(prk: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; N]> {
+    const { assert!(N <= 255 * 32, "HKDF has a limit") };
+    let mut output = Zeroizing::new([0; N]);
+    Hkdf::<Sha256>::from_prk(prk)
+        .expect("32 bytes are enough for a key")
+        .expand_multi_info(info, output.as_mut_slice())
+        .expect("the length was checked when this was compiled");
+    output
+}
+
 /// Computes HMAC-SHA-256 (RFC 2104) of `message`.
 pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Zeroizing<[u8; 32]> {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);

@@ -11,8 +11,8 @@
 //! - to sign and verify images: [`ImageSigningKey`], [`ImageVerifyingKey`];
 //! - to compute the ids of git objects: [`git`];
 //! - to keep a small secret at rest: [`SealingKey`];
-//! - to derive keys: [`hkdf_sha256`], [`hmac_sha256`];
-//! - to compute the ids of git objects: [`git`];
+//! - to seal a stream: [`ChunkedKey`];
+//! - to derive keys: [`hkdf_sha256`], [`hkdf_expand_sha256`], [`hmac_sha256`];
 //! - to make and read the certificates of mutual TLS: [`pki`].
 //!
 //! ```
@@ -34,6 +34,7 @@
 //! (RFC 5280).
 
 mod armor;
+mod chunked;
 mod digest;
 mod kdf;
 #[cfg(test)]
@@ -46,8 +47,9 @@ mod verify;
 // The public interface:
 pub mod git;
 pub mod pki;
+pub use crate::chunked::{ChunkReader, ChunkWriter, ChunkedKey, OpenChunksError};
 pub use crate::digest::{HashingReader, HashingWriter, Sha256, digest};
-pub use crate::kdf::{hkdf_sha256, hmac_sha256};
+pub use crate::kdf::{hkdf_expand_sha256, hkdf_sha256, hmac_sha256};
 pub use crate::random::{fill_random, random_bytes};
 pub use crate::seal::{OpenError, SealError, SealingKey};
 pub use crate::sign::{GenerateKeyError, ImageSigningKey, ManifestSigningKey, SignError};
