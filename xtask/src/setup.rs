@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -106,6 +106,7 @@ const PACKAGES: [&str; 18] = [
     "bzip2",
     "openssl",
     "python3",
+    "python3-cryptography",
     "skopeo",
     "tar",
     "xxd",

@@ -31,6 +31,10 @@ impl ClientShare {
         Zeroizing::new(hex::encode(*self.0))
     }
 
+    pub(crate) fn expose_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Tells whether two shares are of the same secret, in constant time.
     pub fn same_as(&self, other: &Self) -> bool {
         self.0.ct_eq(&*other.0).into()
