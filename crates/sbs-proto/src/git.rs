@@ -11,10 +11,10 @@ use crate::image::is_host;
 ///
 /// Every other transport is refused here, before git sees it. A user and password in an https URL
 /// are kept apart and never printed.
-#[derive(Debug)]
 pub struct GitUrl {
     text: String,
     host: String,
+    name: String,
     transport: Transport,
     credentials: Option<(String, SecretText)>,
 }
@@ -61,11 +61,10 @@ impl GitUrl {
         self.credentials.as_ref().map(|(user, password)| (user.as_str(), password))
     }
 
-    /// Returns the last part of the path without `.git`: the name people give the repository.
+    /// Returns the last part of the path without `.git`: the name people give the repository. It is
+    /// the name of a file: not empty, `.` or `..`, without `/`, and at most 255 bytes long.
     pub fn repository_name(&self) -> &str {
-        let path = self.text.trim_end_matches('/');
-        let name = path.rsplit(['/', ':']).next().unwrap_or(path);
-        name.strip_suffix(".git").unwrap_or(name)
+        &self.name
     }
 
     fn parse_https(rest: &str) -> Result<Self, ParseGitError> {
@@ -82,19 +81,25 @@ impl GitUrl {
         Ok(Self {
             text: format!("https://{host_port}/{path}"),
             host,
+            name: repository_name(path)?,
             transport: Transport::Https,
             credentials,
         })
     }
 
     fn parse_ssh(text: &str, rest: &str) -> Result<Self, ParseGitError> {
-        let (authority, _path) = split_path(rest)?;
+        let (authority, path) = split_path(rest)?;
         let (user, host_port) = split_user(authority)?;
         if user.is_some_and(|user| user.contains(':')) {
             return Err(ParseGitError::PasswordInSshUrl);
         }
-        let host = parse_host_port(host_port)?;
-        Ok(Self { text: text.to_owned(), host, transport: Transport::Ssh, credentials: None })
+        Ok(Self {
+            text: text.to_owned(),
+            host: parse_host_port(host_port)?,
+            name: repository_name(path)?,
+            transport: Transport::Ssh,
+            credentials: None,
+        })
     }
 
     fn parse_short(text: &str) -> Result<Self, ParseGitError> {
@@ -117,9 +122,17 @@ impl GitUrl {
         Ok(Self {
             text: text.to_owned(),
             host: host.to_owned(),
+            name: repository_name(path)?,
             transport: Transport::Ssh,
             credentials: None,
         })
+    }
+}
+
+impl fmt::Debug for GitUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the user: a token can stand in that place.
+        f.debug_tuple("GitUrl").field(&self.text).finish()
     }
 }
 
@@ -235,6 +248,13 @@ pub enum ParseGitError {
     #[error("git URL has no valid host name or address")]
     Host,
 
+    /// The URL's path ends in nothing that a repository can be called.
+    #[error(
+        "git URL ends in no name of a repository: its last part, without `.git`, is empty, `.`, \
+         `..` or longer than {MAX_NAME_BYTES} bytes"
+    )]
+    Name,
+
     /// An ssh URL has a password.
     #[error("ssh URL has a password; ssh uses the key of GITHUB_KEY_FILE")]
     PasswordInSshUrl,
@@ -266,6 +286,19 @@ fn split_path(rest: &str) -> Result<(&str, &str), ParseGitError> {
     }
 }
 
+/// Returns what git-clone(1) would call the directory.
+fn repository_name(path: &str) -> Result<String, ParseGitError> {
+    let path = path.trim_end_matches('/');
+    // The repository of a work tree has the name of the work tree.
+    let path = path.strip_suffix("/.git").unwrap_or(path).trim_end_matches('/');
+    let name = path.rsplit(['/', '\\', ':']).next().unwrap_or(path);
+    let name = name.strip_suffix(".git").unwrap_or(name);
+    if matches!(name, "" | "." | "..") || name.len() > MAX_NAME_BYTES {
+        return Err(ParseGitError::Name);
+    }
+    Ok(name.to_owned())
+}
+
 fn split_user(authority: &str) -> Result<(Option<&str>, &str), ParseGitError> {
     let Some((user, host)) = authority.rsplit_once('@') else { return Ok((None, authority)) };
     if user.is_empty() || user.starts_with('-') {
@@ -290,6 +323,8 @@ fn parse_host_port(text: &str) -> Result<String, ParseGitError> {
 }
 
 const MAX_URL_BYTES: usize = 2048;
+/// Linux's `NAME_MAX`.
+const MAX_NAME_BYTES: usize = 255;
 const MAX_REFERENCE_BYTES: usize = 255;
 
 #[cfg(test)]
@@ -306,6 +341,12 @@ mod tests {
             ("ssh://git@127.0.0.1:2222/srv/r.git", "127.0.0.1", true, "r"),
             ("git@github.com:u/r.git", "github.com", true, "r"),
             ("host:r", "host", true, "r"),
+            ("https://git.example/u/r.git/", "git.example", false, "r"),
+            ("ssh://git@git.example/srv/r/.git", "git.example", true, "r"),
+            ("git@git.example:r/.git/", "git.example", true, "r"),
+            ("git@git.example:../r.git", "git.example", true, "r"),
+            ("git@git.example:C:\\r.git", "git.example", true, "r"),
+            ("git@git.example:...", "git.example", true, "..."),
         ] {
             let url = GitUrl::parse(text).unwrap();
             assert_eq!(
@@ -324,6 +365,9 @@ mod tests {
         let (user, password) = url.credentials().unwrap();
         assert_eq!((user, password.expose()), ("me", "pa:ss"));
         assert!(!format!("{url:?} {url}").contains("pa:ss"));
+        let url = GitUrl::parse("https://t0ken@git.example/u/r.git").unwrap();
+        assert_eq!(url.credentials().unwrap().0, "t0ken");
+        assert!(!format!("{url:?} {url}").contains("t0ken"));
         assert_eq!(GitUrl::parse("ssh://me:pw@h/r").err(), Some(ParseGitError::PasswordInSshUrl));
     }
 
@@ -356,6 +400,23 @@ mod tests {
             ("git@host:", ParseGitError::Path),
             ("git@host:-r", ParseGitError::Path),
             ("git@host:a b", ParseGitError::Character),
+            ("https://host/..", ParseGitError::Name),
+            ("https://host/u/../", ParseGitError::Name),
+            ("https://host/u/.", ParseGitError::Name),
+            ("https://host/u/...git", ParseGitError::Name),
+            ("https://host/u/..git", ParseGitError::Name),
+            ("https://host//", ParseGitError::Name),
+            ("https://host/.git", ParseGitError::Name),
+            ("https://host/u/../.git", ParseGitError::Name),
+            ("ssh://git@host/u/..", ParseGitError::Name),
+            ("ssh://git@host//.git", ParseGitError::Name),
+            ("git@host:..", ParseGitError::Name),
+            ("git@host:.git", ParseGitError::Name),
+            ("git@host:u/..", ParseGitError::Name),
+            ("git@host:/", ParseGitError::Name),
+            ("git@host:a\\..", ParseGitError::Name),
+            ("git@host:a:", ParseGitError::Name),
+            (&format!("git@host:{}", "a".repeat(256)), ParseGitError::Name),
             ("https://host/a\nb", ParseGitError::Character),
             (&format!("https://host/{}", "a".repeat(2048)), ParseGitError::TooLong),
         ] {
