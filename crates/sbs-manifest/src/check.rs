@@ -90,14 +90,14 @@ impl Findings {
     /// Computes the tree that a listing describes; without a record there is nothing to hold it
     /// against.
     fn begin_proof(&mut self, listing: Vec<u8>) -> Option<Result<SourceProof, SourceError>> {
-        let record: BuildRecord = serde_json::from_slice(self.json.as_deref()?).ok()?;
+        let record: BuildRecord = sbs_proto::parse_json(self.json.as_deref()?).ok()?;
         let format = ObjectFormat::of(&record.source.commit);
         self.tree = Some(root_tree(&listing, format));
         Some(Ok(SourceProof::new(listing, format)))
     }
 
     fn report_record<S: Read + Seek>(&self, manifest: &Manifest<S>, report: &mut Report) {
-        let record = match self.json.as_deref().map(serde_json::from_slice::<BuildRecord>) {
+        let record = match self.json.as_deref().map(sbs_proto::parse_json::<BuildRecord>) {
             Some(Ok(record)) => record,
             Some(Err(error)) => {
                 report.add(CheckName::Record, Outcome::Failed(CheckError::Record(error)));
@@ -166,7 +166,7 @@ impl Findings {
 
     /// Makes the checks that a manifest of the original has anything for.
     fn report_status<S: Read + Seek>(&self, manifest: &Manifest<S>, report: &mut Report) {
-        match self.json.as_deref().map(serde_json::from_slice::<BuildStatus>) {
+        match self.json.as_deref().map(sbs_proto::parse_json::<BuildStatus>) {
             Some(Ok(status)) => {
                 report.add(CheckName::Record, Outcome::Passed);
                 report.add(CheckName::BuildName, outcome(build_name(manifest, &status)));

@@ -119,7 +119,7 @@ impl<S: Read + Seek> Manifest<S> {
         let max = self.limits.record_bytes;
         let mut entries = self.entries()?;
         let bytes = entries.find(RECORD, max)?.bytes(max)?;
-        serde_json::from_slice(&bytes).map_err(ReadEntryError::Record)
+        sbs_proto::parse_json(&bytes).map_err(ReadEntryError::Record)
     }
 }
 

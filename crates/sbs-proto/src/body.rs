@@ -1,10 +1,10 @@
 use std::fmt;
 
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::json::doubled_key;
 
 /// The members of a JSON object as it came over the wire, before their meaning is looked at.
 ///
@@ -14,19 +14,18 @@ use zeroize::{Zeroize as _, Zeroizing};
 pub struct Members(Map<String, Value>);
 
 impl Members {
-    /// Parses a request body that must be one JSON object without doubled keys.
+    /// Parses a request body that must be one JSON object without doubled keys, at any
+    /// depth.
     pub fn parse(body: &[u8]) -> Result<Self, ParseBodyError> {
         // serde_json's messages repeat what they found, which may be a secret: only the place is
         // passed on.
-        let parsed: Result<Raw, _> = serde_json::from_slice(body);
-        match parsed {
-            Ok(Raw::Object(members)) => Ok(Self(members)),
-            Ok(Raw::Doubled(key)) => Err(ParseBodyError::DoubledKey { key }),
-            Err(error) if error.is_data() => Err(ParseBodyError::NotAnObject),
-            Err(error) => {
-                Err(ParseBodyError::NotJson { line: error.line(), column: error.column() })
-            }
+        if let Some(key) = doubled_key(body).map_err(|error| ParseBodyError::of(&error))? {
+            return Err(ParseBodyError::DoubledKey { key });
         }
+        let members: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|error| ParseBodyError::of(&error))?;
+        let members = Self(members);
+        if members.0.len() > MAX_MEMBERS { Err(ParseBodyError::NotAnObject) } else { Ok(members) }
     }
 
     /// Parses the body of a request that may have none.
@@ -82,7 +81,7 @@ impl fmt::Debug for Members {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ParseBodyError {
-    /// A key stands in the object twice.
+    /// A key stands in the object, or in one inside it, twice.
     #[error("key `{key}` stands in the body twice")]
     DoubledKey {
         /// The key, cut to 64 characters.
@@ -103,6 +102,15 @@ pub enum ParseBodyError {
     },
 }
 
+impl ParseBodyError {
+    fn of(error: &serde_json::Error) -> Self {
+        if error.is_data() {
+            return Self::NotAnObject;
+        }
+        Self::NotJson { line: error.line(), column: error.column() }
+    }
+}
+
 /// Wipes every string in a value. Its depth is bounded by the parser.
 fn wipe(value: &mut Value) {
     match value {
@@ -110,45 +118,6 @@ fn wipe(value: &mut Value) {
         Value::Object(members) => members.values_mut().for_each(wipe),
         Value::String(text) => text.zeroize(),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// An object, or the first key that it has twice.
-enum Raw {
-    Doubled(String),
-    Object(Map<String, Value>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut members = Map::new();
-        let mut doubled = None;
-        while let Some(key) = access.next_key::<String>()? {
-            let value = access.next_value::<Value>()?;
-            if members.contains_key(&key) {
-                let key = key.chars().filter(|c| !c.is_control()).take(64).collect();
-                doubled.get_or_insert(key);
-            }
-            members.insert(key, value);
-            if members.len() > MAX_MEMBERS {
-                return Err(de::Error::custom("too many members"));
-            }
-        }
-        Ok(doubled.map_or(Raw::Object(members), Raw::Doubled))
     }
 }
 
@@ -176,6 +145,7 @@ mod tests {
             ("1", ParseBodyError::NotAnObject),
             ("{\"a\":NaN}", ParseBodyError::NotJson { line: 1, column: 6 }),
             ("{\"a\":1,\"a\":2}", ParseBodyError::DoubledKey { key: "a".to_owned() }),
+            ("{\"a\":{\"b\":1,\"b\":2}}", ParseBodyError::DoubledKey { key: "b".to_owned() }),
             ("{\"a\":\"\\ud800\"}", ParseBodyError::NotJson { line: 1, column: 13 }),
             ("{\"a\":1}x", ParseBodyError::NotJson { line: 1, column: 8 }),
             (&deep, ParseBodyError::NotJson { line: 1, column: 132 }),

@@ -30,6 +30,7 @@ mod definition;
 mod digest;
 mod git;
 mod image;
+mod json;
 mod name;
 mod path;
 mod record;
@@ -48,6 +49,7 @@ pub use crate::definition::{
 pub use crate::digest::{Digest, ParseDigestError};
 pub use crate::git::{CommitId, GitReference, GitUrl, ParseGitError};
 pub use crate::image::{ImageReference, ParseImageReferenceError, RegistryHost, Repository};
+pub use crate::json::parse_json;
 pub use crate::name::{
     BuildName, DefinitionName, ImageTag, LogName, ManifestName, ParseNameError, StateImageName,
     StateLabel, TagPrefix,
