@@ -76,6 +76,28 @@ pub(crate) fn header_time(seconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0).min(MAX_NUMBER)
 }
 
+/// Reads a numeric field of a header.
+///
+/// Archivers write octal digits, with blanks in front and blanks or NULs behind; and GNU's binary
+/// form (a byte 0x80, then the number, the greatest byte first) where the digits do not suffice. All
+/// else is refused, for readers disagree about it: signs, negative numbers, what does not fit into 64
+/// bits, and the binary form of a number that has room as digits.
+pub(crate) fn number(field: &[u8]) -> Option<u64> {
+    if let Some((0x80, bytes)) = field.split_first() {
+        let number = bytes
+            .iter()
+            .try_fold(0_u64, |number, byte| Some(number.checked_mul(256)? | u64::from(*byte)))?;
+        // One digit has three bits, and the last byte is a NUL.
+        let most = 1_u64.checked_shl(3 * u32::try_from(bytes.len()).ok()?)?;
+        return (number >= most).then_some(number);
+    }
+    let text = std::str::from_utf8(field).ok()?;
+    let digits = text.trim_start_matches(' ').trim_end_matches([' ', '\0']);
+    // `from_str_radix` would take a sign.
+    let octal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    if octal { u64::from_str_radix(digits, 8).ok() } else { None }
+}
+
 /// Returns how many zero bytes follow a content of `size` bytes.
 pub(crate) fn padding(size: u64) -> usize {
     let used = usize::try_from(size % BLOCK as u64).unwrap_or(0);
@@ -196,6 +218,51 @@ mod tests {
                 let header = &blocks[blocks.len() - BLOCK..];
                 assert_eq!(header[..100], path[..100]);
             }
+        }
+    }
+
+    #[test]
+    fn s16_a_number_has_one_form() {
+        let base_256 = |sign: u8, number: u128| {
+            let mut field = number.to_be_bytes()[4..].to_vec();
+            field[0] |= sign;
+            field
+        };
+        for (field, expected) in [
+            (&b"00000000012\0"[..], 10),
+            (b"000000000012", 10),
+            (b"         12 ", 10),
+            (b"12\0\0\0\0\0\0\0\0\0\0", 10),
+            (b"0000644\0", 0o644),
+            (b"0014712\0 ", 0o14712),
+            (b"00000000000\0", 0),
+            (b"77777777777\0", MAX_NUMBER),
+            (&base_256(0x80, 1 << 33), 1 << 33),
+            (&base_256(0x80, u128::from(u64::MAX)), u64::MAX),
+        ] {
+            assert_eq!(number(field), Some(expected), "{}", field.escape_ascii());
+        }
+        for field in [
+            &b""[..],
+            b"\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"            ",
+            b"+0000000012\0",
+            b"-0000000012\0",
+            b"0o000000012\0",
+            b"0000_000012\0",
+            b"00000000018\0",
+            b"12\x000000000\0",
+            b"12 000000000",
+            b"\t0000000012\0",
+            &base_256(0x80, 10),
+            &base_256(0x80, u128::from(MAX_NUMBER)),
+            &base_256(0x80, 1 << 64),
+            &base_256(0x80, (1 << 64) + 10),
+            &base_256(0xc0, 1 << 33),
+            &base_256(0xff, 1 << 33),
+            &[0xff; 12],
+        ] {
+            assert_eq!(number(field), None, "{}", field.escape_ascii());
         }
     }
 

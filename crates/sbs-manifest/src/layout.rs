@@ -172,7 +172,7 @@ impl Original {
             (b"data", EntryKind::File | EntryKind::Executable) if name != top => self.data(name),
             _ => return Err(LayoutError::Unexpected(path.to_string())),
         }
-        if top == b"git" && name.split(|byte| *byte == b'/').any(|part| part == b".git") {
+        if top == b"git" && path.leads_into_git() {
             self.weaknesses.insert(Weakness::GitDirectory);
         }
         let name = archive_name(name, kind);

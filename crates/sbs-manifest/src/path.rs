@@ -12,12 +12,12 @@ pub struct EntryPath(Vec<u8>);
 impl EntryPath {
     /// Parses a name of at most 4,096 bytes.
     ///
-    /// Absolute names, empty and `.` parts, `..` and `.git` parts (in any case, and also between
-    /// backslashes, which separate parts on other systems) and control characters are refused.
+    /// Absolute names, empty and `.` parts, `..` and `.git` parts (also between backslashes, which
+    /// separate parts on other systems) and control characters are refused; and with `.git` all that
+    /// a file system of another system takes for it.
     pub fn parse(name: &[u8]) -> Result<Self, ParseEntryPathError> {
         let path = Self::parse_with_git(name)?;
-        let leads_into_git = parts(&path.0).any(|part| part.eq_ignore_ascii_case(b".git"));
-        if leads_into_git { Err(ParseEntryPathError::GitDirectory) } else { Ok(path) }
+        if path.leads_into_git() { Err(ParseEntryPathError::GitDirectory) } else { Ok(path) }
     }
 
     /// Parses a name that may have `.git` parts, as those in the original's manifests may.
@@ -38,6 +38,13 @@ impl EntryPath {
             return Err(ParseEntryPathError::Part);
         }
         Ok(Self(name.to_vec()))
+    }
+
+    /// Tells whether a part is `.git`, here or on a file system of another system: where git says so
+    /// with `core.protectNTFS` and `core.protectHFS`, which every object that a server of ours
+    /// fetches has passed.
+    pub(crate) fn leads_into_git(&self) -> bool {
+        parts(&self.0).any(is_git_on_ntfs) || self.0.split(|byte| *byte == b'/').any(is_git_on_hfs)
     }
 
     /// Returns the name as it stands in the archive, without a final slash.
@@ -64,7 +71,7 @@ pub enum ParseEntryPathError {
     #[error("name has a control character")]
     Control,
 
-    /// The name has a `.git` part.
+    /// The name has a part that is `.git` on some file system.
     #[error("name has a `.git` part")]
     GitDirectory,
 
@@ -90,6 +97,27 @@ fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     name.split(|byte| matches!(byte, b'/' | b'\\'))
 }
 
+/// Tells whether NTFS takes a part for `.git`: it folds case, gives it the short name `git~1`, drops
+/// blanks and dots at the end, and has the name of a stream behind a colon.
+fn is_git_on_ntfs(part: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(part);
+    let name = text.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    [".git", "git~1"].iter().any(|git| name.eq_ignore_ascii_case(git))
+}
+
+/// Tells whether HFS+ takes a part for `.git`: it folds case and drops characters that nobody sees
+/// (Apple TN1150, "Case-Insensitive String Comparison"). A name ends, as it does to git, where it is
+/// no longer UTF-8.
+fn is_git_on_hfs(part: &[u8]) -> bool {
+    let text = part.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let seen = text.chars().filter(|character| {
+        !matches!(character,
+            '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}'
+                | '\u{feff}')
+    });
+    seen.map(|character| character.to_ascii_lowercase()).eq(".git".chars())
+}
+
 /// Bytes: Linux's `PATH_MAX`.
 pub(crate) const MAX_BYTES: usize = 4096;
 const MAX_SHOWN: usize = 120;
@@ -102,6 +130,56 @@ mod tests {
     fn takes_what_git_takes() {
         for name in [&b"a"[..], b"a/b", b"a b", b"-a", b"\xff\xfe", b".github/x", b"a\\b", b"..."] {
             assert_eq!(EntryPath::parse(name).unwrap().as_bytes(), name);
+        }
+    }
+
+    #[test]
+    fn s16_refuses_what_is_git_on_another_file_system() {
+        for name in [
+            &b".git"[..],
+            b".GIT",
+            b".Git/config",
+            b"a/.git",
+            b"a\\.git\\config",
+            b"git~1",
+            b"GIT~1/config",
+            b".git.",
+            b".git ",
+            b".git . .",
+            b"git~1 .",
+            b".git:",
+            b".git::$INDEX_ALLOCATION",
+            b".git.:x",
+            b"git~1:a:b",
+            "\u{feff}.git".as_bytes(),
+            ".g\u{200c}i\u{200f}t".as_bytes(),
+            ".gi\u{202a}\u{202e}T/config".as_bytes(),
+            "a/.git\u{206a}\u{206f}".as_bytes(),
+            b".git\xff",
+        ] {
+            let expected = Err(ParseEntryPathError::GitDirectory);
+            assert_eq!(EntryPath::parse(name), expected, "{}", name.escape_ascii());
+            EntryPath::parse_with_git(name).unwrap();
+        }
+        for name in [
+            &b".gitignore"[..],
+            b".github",
+            b".gitmodules",
+            b".git-blame",
+            b".gi",
+            b"git",
+            b"git~",
+            b"git~2",
+            b"git~10",
+            b"a.git",
+            b"a:.git",
+            b" .git",
+            b"..git",
+            ".g\u{131}t".as_bytes(),
+            ".git\u{200b}".as_bytes(),
+            b".g\xffit",
+        ] {
+            EntryPath::parse(name).unwrap();
         }
     }
 

@@ -4,6 +4,7 @@ mod error;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use tar::Header;
 
@@ -104,7 +105,7 @@ impl<R: Read> Unpacker<R> {
             Some(name) => name,
             None => header_name(header)?,
         };
-        let size = header.entry_size().map_err(|_| UnpackError::Header)?;
+        let size = size(header)?;
         if extension.size.is_some_and(|extended| extended != size) {
             return Err(UnpackError::Extension("size other than the header's".to_owned()));
         }
@@ -120,7 +121,7 @@ impl<R: Read> Unpacker<R> {
         if size != 0 && !kind.is_file() {
             return Err(UnpackError::Header);
         }
-        let time = header.mtime().map_err(|_| UnpackError::Header)?;
+        let time = number("time", &header.as_old().mtime)?;
         let attributes = Attributes { kind, size, time };
         if self.compatibility == Compatibility::Strict
             && blocks != header::encode(&path, attributes)
@@ -196,7 +197,7 @@ impl<R: Read> Unpacker<R> {
 
     /// Reads the content of an entry that extends the next one.
     fn extension(&mut self, header: &Header, blocks: &mut Vec<u8>) -> Result<Vec<u8>, UnpackError> {
-        let size = header.entry_size().map_err(|_| UnpackError::Header)?;
+        let size = size(header)?;
         if size > MAX_EXTENSION {
             return Err(UnpackError::Extension(format!("more than {MAX_EXTENSION} bytes")));
         }
@@ -223,8 +224,8 @@ impl<R: Read> Unpacker<R> {
         }
         let mut summed = header.clone();
         summed.set_cksum();
-        let sums = (header.cksum().ok(), summed.cksum().ok());
-        if sums.0.is_none() || sums.0 != sums.1 {
+        let sum = number("checksum", &header.as_old().cksum)?;
+        if header::number(&summed.as_old().cksum) != Some(sum) {
             return Err(UnpackError::Header);
         }
         blocks.extend_from_slice(header.as_bytes());
@@ -277,14 +278,26 @@ impl<R: Read> Read for Unpacker<R> {
 
 /// Tells files from executable files.
 fn regular(header: &Header) -> Result<EntryKind, UnpackError> {
-    let mode = header.mode().map_err(|_| UnpackError::Header)?;
+    let mode = number("mode", &header.as_old().mode)?;
     Ok(if mode & 0o111 == 0 { EntryKind::File } else { EntryKind::Executable })
+}
+
+fn size(header: &Header) -> Result<u64, UnpackError> {
+    number("size", &header.as_old().size)
+}
+
+fn number(what: &'static str, field: &[u8]) -> Result<u64, UnpackError> {
+    header::number(field).ok_or(UnpackError::Number(what))
 }
 
 /// Returns the name in a header's own fields.
 fn header_name(header: &Header) -> Result<Vec<u8>, UnpackError> {
     let Some(ustar) = header.as_ustar() else {
-        return field(&header.as_old().name);
+        // Python puts it in front of the name, whatever the magic is; GNU tar has times there.
+        return match header.as_bytes().get(PREFIX) {
+            Some(prefix) if is_zero(prefix) => field(&header.as_old().name),
+            _ => Err(UnpackError::Extension("prefix without the magic of ustar".to_owned())),
+        };
     };
     let mut name = field(&ustar.prefix)?;
     if !name.is_empty() {
@@ -316,6 +329,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
+/// Where a header of ustar has the first part of a long name.
+const PREFIX: Range<usize> = 345..500;
 /// Bytes: a name of the greatest length, and what surrounds it in an extended header.
 const MAX_EXTENSION: u64 = 4 * path::MAX_BYTES as u64;
 /// Bytes of zeros that may end an archive: more than any archiver's record.

@@ -165,6 +165,16 @@ def names():
          "git's configuration, where case does not matter"),
         ("git-directory-backslash", "git/z\\.git\\config", "has a `.git` part",
          "git's configuration, where backslashes separate"),
+        ("git-directory-short", "git/GIT~1/config", "has a `.git` part",
+         "the short name that NTFS gives .git"),
+        ("git-directory-dot", "git/.git. ./config", "has a `.git` part",
+         "NTFS drops dots and blanks at the end"),
+        ("git-directory-stream", "git/.git::$INDEX_ALLOCATION/config", "has a `.git` part",
+         "a stream of NTFS that is the directory itself"),
+        ("git-directory-stream-backslash", "git/z\\git~1:x\\config", "has a `.git` part",
+         "a stream of NTFS where backslashes separate"),
+        ("git-directory-ignorable", "git/.g\u200cit\ufeff/config", "has a `.git` part",
+         "HFS+ drops characters that nobody sees"),
         ("nul", b"git/z\0.txt", "name has a control character",
          "a name that ends elsewhere for another reader"),
         ("line-end", "git/z\nz", "name has a control character", "a name of two lines"),
@@ -222,6 +232,7 @@ def headers():
     canonical = "header of entry `git/z` is not the one this server writes"
     extended = "entry is extended by what is not allowed: extended header"
     damaged = "header of an entry is damaged"
+    number = "header of an entry has a size that is not written in octal digits"
     file = entry("git/z", b"12345678")
 
     def tweaked(**fields):
@@ -248,16 +259,21 @@ def headers():
          tweaked(size=b"        010\0")),
         ("mtime", "entry `git/z` has another time than the others", "a file of another time",
          tweaked(mtime=b"%011o\0" % 1)),
-        ("size-base-256", canonical, "a size in GNU's binary form",
+        ("size-base-256", number, "a size in GNU's binary form",
          tweaked(size=b"\x80" + (8).to_bytes(11, "big"))),
-        ("size-negative", "is larger than 8388608 bytes", "a size below zero",
+        ("size-negative", number, "a size below zero",
          tweaked(size=b"\xff" * 12)),
-        ("size-negative-wrapped", canonical, "a size below zero that ends like one above",
+        ("size-negative-wrapped", number, "a size below zero that ends like one above",
          tweaked(size=b"\xff" * 4 + (8).to_bytes(8, "big"))),
-        ("size-overflow", canonical, "a size of more than 64 bits that ends like a small one",
+        ("size-base-256-too-large", "is larger than 8388608 bytes",
+         "a file of eight gigabytes, in GNU's binary form",
+         tweaked(size=b"\x80" + (1 << 33).to_bytes(11, "big"))),
+        ("size-overflow", number, "a size of more than 64 bits that ends like a small one",
          tweaked(size=b"\x80\0\0\x01" + (8).to_bytes(8, "big"))),
-        ("size-no-number", damaged, "a size that is none", tweaked(size=b"0000000008x\0")),
-        ("size-sign", canonical, "a size with a sign", tweaked(size=b"+0000000010\0")),
+        ("size-no-number", number, "a size that is none", tweaked(size=b"0000000008x\0")),
+        ("size-behind-nul", number, "a size with other digits behind its end",
+         tweaked(size=b"10\x000000777\0")),
+        ("size-sign", number, "a size with a sign", tweaked(size=b"+0000000010\0")),
         ("size-too-large", "is larger than 8388608 bytes", "a file of eight gigabytes",
          tweaked(size=b"7" * 11 + b"\0")),
         ("size-beyond-end", "archive ends too early", "a file that swallows the end",
@@ -267,6 +283,9 @@ def headers():
          tweaked(checksum=b"0%05o\0 " % sum(_zeroed(file)))),
         ("directory-with-content", damaged, "a directory that has content",
          Build().tar(entry("git/z/", b"1"))),
+        ("prefix-of-no-ustar", "prefix without the magic of ustar",
+         "a name whose first part only some readers see",
+         tweaked(magic=b"ustar  \0", prefix=b"../../outside")),
         ("padding", "archive has data between two entries", "data behind a file's end",
          Build().tar(file[:-1] + b"1")),
     ]:
@@ -434,6 +453,14 @@ def records():
        doubled(b'"image":', b'"image": {}'))
     of("doubled-status", parse, "two build names: readers choose differently",
        doubled(b'"build_name":', b'"build_name": "other"'))
+    of("doubled-argument", parse, "two values of a build argument: readers choose differently",
+       doubled(b'"A":', b'"A": "C"'))
+    of("doubled-unknown", parse, "two values of what is read only by others",
+       lambda build, json: json.replace(b"{", b'{"later": 1, "later": 2,', 1))
+    of("doubled-unknown-deep", parse, "two values deep in what is read only by others",
+       lambda build, json: json.replace(b"{", b'{"later": [{"a": {"b": 1, "b": 2}}],', 1))
+    of("doubled-escaped", parse, "two schemas, one of them with an escape",
+       doubled(b'"schema":', b'"sch\\u0065ma": "x"'))
     of("other-schema", "record: schema of the build record is `sbs-build-record-2`",
        "a record of a later form", with_record(schema="sbs-build-record-2"))
     of("no-source", parse, "a record that does not say of what", without("source"))
@@ -596,6 +623,44 @@ def originals():
        entry("PaxHeaders/z", b"99 path=a\n", flag=b"x"), file)
     of("pax-global", "is a global extended header", "a header for all that follow",
        entry("PaxHeaders/g", b"14 path=git/y\n", flag=b"g"), file)
+    for name, about, size in [
+        ("negative", "a size below zero", b"\xff" * 12),
+        ("negative-wrapped", "a size below zero that ends like one above",
+         b"\xff" * 4 + (8).to_bytes(8, "big")),
+        ("overflow", "a size of more than 64 bits that ends like a small one",
+         b"\x80\0\0\x01" + (8).to_bytes(8, "big")),
+        ("base-256", "a small size in the form of great ones",
+         b"\x80" + (8).to_bytes(11, "big")),
+        ("base-256-flag", "a great size with a flag that is no part of it",
+         b"\xc0" + (1 << 33).to_bytes(11, "big")),
+        ("sign", "a size with a sign", b"+0000000010\0"),
+        ("behind-nul", "a size with other digits behind its end", b"10\x000000777\0"),
+        ("none", "a size of no digits", b"\0" * 12),
+    ]:
+        of("size-" + name, "header of an entry has a size that is not written in octal digits",
+           about, entry("git/z", b"12345678", size=size))
+    of("size-too-large", "is larger than 8388608 bytes", "a file of eight gigabytes",
+       entry("git/z", b"12345678", size=b"\x80" + (1 << 33).to_bytes(11, "big")))
+    of("time-negative", "header of an entry has a time that is not written in octal digits",
+       "a time before 1970 that ends like one behind", entry("git/z", b"x", mtime=b"\xff" * 12))
+    of("mode-sign", "header of an entry has a mode that is not written in octal digits",
+       "a mode with a sign", entry("git/z", b"x", mode=b"+000644\0"))
+    of("checksum-sign", "header of an entry has a checksum that is not written in octal digits",
+       "the right checksum with a sign",
+       entry("git/z", b"12345678", checksum=b"+%05o\0 " % sum(_zeroed(file))))
+    of("pax-size-sign", extended + "size that is no number", "an extended size with a sign",
+       pax(b"size=+8"), file)
+    of("prefix-of-no-ustar", extended + "prefix without the magic of ustar",
+       "a name whose first part only some readers see",
+       entry("git/z", b"x", magic=b"ustar  \0", prefix=b"../../outside"))
+    of("prefix-of-no-magic", extended + "prefix without the magic of ustar",
+       "a name whose first part only some readers see",
+       entry("git/z", b"x", magic=b"", prefix=b"../../outside"))
+    of("prefix-of-another-version", extended + "prefix without the magic of ustar",
+       "a name whose first part only some readers see",
+       entry("git/z", b"x", magic=b"ustar\x0001", prefix=b"../../outside"))
+    of("prefix-parent", "has a `..` part", "a first part that leads above",
+       entry("outside", b"x", prefix=b"git/../.."))
     of("through-a-link", "entry `git/z/passwd` is not in a directory of the manifest",
        "a link, and a file beneath it", entry("git/z", flag=b"2", link=b"/etc"),
        entry("git/z/passwd", b"x"))

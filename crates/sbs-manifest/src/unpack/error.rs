@@ -52,6 +52,10 @@ pub enum UnpackError {
     #[error("header of entry `{0}` is not the one this server writes")]
     NotCanonical(String),
 
+    /// A number in a header is not written as archivers write it.
+    #[error("header of an entry has a {0} that is not written in octal digits")]
+    Number(&'static str),
+
     /// There is data between two entries.
     #[error("archive has data between two entries")]
     Padding,

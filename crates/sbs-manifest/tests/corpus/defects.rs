@@ -43,6 +43,8 @@ impl Defect {
     }
 }
 
+/// That no file is touched is no achievement: the reader gets a spool and no path, and nothing in the
+/// crate writes a file. It is watched here so that a change that extracts does not go unnoticed.
 #[test]
 fn s16_r9_c1_every_hostile_manifest_is_refused_for_its_own_reason() {
     let top = tempfile::tempdir().unwrap();
@@ -232,6 +234,6 @@ const LIMITS: Limits = Limits {
     unpacked_bytes: 16 << 20,
 };
 /// Defects: fewer would mean that the corpus was not found.
-const FEWEST: usize = 150;
+const FEWEST: usize = 220;
 /// What absolute names in the corpus would make.
 const OUTSIDE: [&str; 3] = ["/etc/cron.d/x", "/manifest.a.tbz", "/outside"];

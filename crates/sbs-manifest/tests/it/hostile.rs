@@ -135,8 +135,12 @@ fn s16_an_entry_has_one_header_with_one_meaning() {
             "not the one",
         ),
         ("time", tweaked(|header| header.set_mtime(1)), "another time"),
-        ("binary size", tweaked(|header| header.as_old_mut().size = binary(8)), "not the one"),
-        ("no number", tweaked(|header| header.as_old_mut().size = *b"00000000008x"), "is damaged"),
+        ("binary size", tweaked(|header| header.as_old_mut().size = binary(8)), "octal digits"),
+        (
+            "no number",
+            tweaked(|header| header.as_old_mut().size = *b"00000000008x"),
+            "octal digits",
+        ),
         ("huge size", tweaked(|header| header.as_old_mut().size = binary(1 << 40)), "larger than"),
         (
             "directory with content",

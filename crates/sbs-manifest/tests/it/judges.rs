@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use sbs_manifest::EntryPath;
 use tempfile::TempDir;
 
 use crate::common::{Build, LOG, Node, Project, key, run};
@@ -138,4 +139,58 @@ fn git_hashes_the_source_to_the_recorded_tree() {
     let printed = shell(directory.path(), &script.replace("NAME", build.name().as_str()));
     let source = &build.record.source;
     assert_eq!(printed, format!("{}\n{}\nsame\n", source.tree, source.commit));
+}
+
+/// With the settings that the server gives it; on Linux, git refuses only some of these by default.
+#[test]
+fn s16_git_refuses_the_same_names_for_its_own_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    shell(directory.path(), "git init -q .");
+    let script = r#"
+import subprocess, sys
+for line in sys.argv[1:]:
+    name = bytes.fromhex(line)
+    git = ["git", "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true", "update-index", "--add"]
+    made = subprocess.run(git + ["--cacheinfo", b"100644," + b"1" * 40 + b"," + name],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print("refused" if made.returncode else "taken")
+"#;
+    let names = [
+        &b".git"[..],
+        b".GiT",
+        b"d/.git/config",
+        b"GIT~1",
+        b".git .. .",
+        b".git::$INDEX_ALLOCATION/config",
+        b"git~1.:x",
+        b"d\\.git\\config",
+        ".g\u{200c}it".as_bytes(),
+        "d/\u{feff}.gi\u{206f}T".as_bytes(),
+        b".git\xff",
+        b".gitignore",
+        b".git-",
+        b"git~2",
+        b"git~10",
+        b" .git",
+        b"a.git",
+        b"a:.git",
+        ".git\u{200b}".as_bytes(),
+        b".g\xffit",
+        b".git.\xff",
+        ".git.\u{feff}".as_bytes(),
+        "\u{feff}git~1".as_bytes(),
+        "d\\\u{feff}.git".as_bytes(),
+        ".g\u{131}t".as_bytes(),
+        ".git\u{fffd}".as_bytes(),
+    ];
+    let hex = names.map(hex::encode);
+    let arguments: Vec<&str> =
+        ["-c", script].into_iter().chain(hex.iter().map(|name| &**name)).collect();
+    let printed = run(directory.path(), "python3", &arguments);
+    let ours = names.map(|name| if EntryPath::parse(name).is_ok() { "taken" } else { "refused" });
+    let judged: Vec<_> = names.iter().map(|name| name.escape_ascii().to_string()).collect();
+    let pairs = |said: &[&str]| -> Vec<String> {
+        judged.iter().zip(said).map(|(name, said)| format!("{name} {said}")).collect()
+    };
+    assert_eq!(pairs(&ours), pairs(&printed.lines().collect::<Vec<_>>()));
 }
