@@ -11,6 +11,9 @@ pub struct RegistryHost(String);
 
 impl RegistryHost {
     /// Parses `host[:port]`; a scheme or a path is refused.
+    ///
+    /// So is a host without dot and port, other than `localhost`: a reference would not say that this
+    /// is a registry, and whoever reads one would look for it at Docker Hub.
     pub fn parse(text: &str) -> Result<Self, ParseImageReferenceError> {
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
@@ -22,7 +25,7 @@ impl RegistryHost {
             None => is_host(host),
         };
         let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
-        if good_host && good_port {
+        if good_host && good_port && names_a_registry(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(ParseImageReferenceError::Registry)
@@ -202,7 +205,10 @@ pub enum ParseImageReferenceError {
     Digest,
 
     /// The registry is not `host[:port]`.
-    #[error("registry is not of the form `host` or `host:port`")]
+    #[error(
+        "registry is not of the form `host` or `host:port`; a host without a dot, other than \
+         `localhost`, needs its port"
+    )]
     Registry,
 
     /// The repository is not a lower-case path.
@@ -319,6 +325,22 @@ mod tests {
             "~a",
         ] {
             assert!(ImageReference::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// Else the text of what was pushed to `registry` would name another image, at Docker Hub.
+    #[test]
+    fn b6_a_registry_is_one_in_every_reference() {
+        let repository = Repository::parse("ns/app").unwrap();
+        for text in ["docker.io", "a.b", "a:5000", "localhost", "[::1]", "[::1]:5000", "127.0.0.1"]
+        {
+            let registry = RegistryHost::parse(text).unwrap();
+            let reference = ImageReference::new(registry, repository.clone());
+            assert_eq!(ImageReference::parse(&reference.to_string()), Ok(reference), "{text}");
+        }
+        for text in ["registry", "Registry", "local-host", "", "a:0", "a.b:", "a.b/c"] {
+            let expected = Err(ParseImageReferenceError::Registry);
+            assert_eq!(RegistryHost::parse(text), expected, "{text}");
         }
     }
 
