@@ -34,7 +34,7 @@ pub fn bzip2(bytes: &[u8]) -> Vec<u8> {
 pub fn with_checksums(tar: &[u8]) -> Vec<u8> {
     let mut tar = tar.to_vec();
     let mut at = 0;
-    while let Some(header) = tar.get_mut(at..).and_then(|rest| rest.get_mut(..BLOCK)) {
+    while let Some(header) = tar.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<BLOCK>()) {
         if header.iter().all(|byte| *byte == 0) {
             break;
         }

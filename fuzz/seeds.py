@@ -30,6 +30,9 @@ def inner():
     yield "extended", build.tar(pax(b"path=git/y", b"size=8", b"mtime=1.5"), file)
     yield "long-name", build.tar(long_name(b"git/" + b"z" * 120), entry("git/" + "z" * 96, b"x"))
     yield "ssh", build.tar(entry("root_ssh/"), entry("root_ssh/id", b"x"))
+    yield "base-256", build.tar(entry("git/z", b"x", size=b"\x80" + (1 << 33).to_bytes(11, "big")))
+    yield "prefix", build.tar(entry("git/z", b"x", magic=b"ustar  \0", prefix=b"../.."))
+    yield "git-directory", build.tar(entry("git/.git::$INDEX_ALLOCATION", b"x"))
     yield "empty", bytes(1024)
     module = Build(small_tree(module=(b"160000", b"")))
     module.source["git/module/"] = entry("git/module/")
@@ -44,6 +47,7 @@ def record():
     build.record["source"].update(submodules={"lib/x": "5" * 40}, host_key="SHA256:x")
     build.record["bases"][0]["platform_digest"] = "sha256:" + "03" * 32
     yield "more", build.json()
+    yield "doubled", build.json().replace(b"{", b'{"later": [{"a": 1, "a": 2}],', 1)
     yield "status", b'{"status":"success","build_name":"a","root_ssh_enabled":false}'
 
 
@@ -66,6 +70,9 @@ def definition():
     yield "more", json.dumps(base | more).encode()
     https = base | {"GITHUB_URL": f"https://u:{secret}@git.example/u/r"}
     yield "https", json.dumps(https).encode()
+    token = base | {"GITHUB_URL": f"https://{secret}@git.example/u/r"}
+    yield "token", json.dumps(token).encode()
+    yield "doubled", b'{"ARG":{"A":1,"A":2}}'
     yield "nothing", b"{}"
 
 
@@ -82,6 +89,9 @@ def git_url():
         "https://git.example/u/r.git", "https://u:p@git.example:8443/u/r", "git@git.example:u/r.git",
         "ssh://git@[::1]:2222/u/r.git", "ext::sh -c id", "-oProxyCommand=id", "refs/tags/v1",
         "0a1b2c3d" * 5, "file:///etc",
+        "https://u:HUNTER2@git.example/u/r", "https://HUNTER2@git.example/u/r.git/",
+        "https:/u:HUNTER2@git.example/r", "ssh://u:HUNTER2@git.example/r", "u:HUNTER2@git.example:r",
+        "git@git.example:u/..", "https://git.example/.git", "ssh://git@git.example/srv/r/.git",
     ]):
         yield str(number), text.encode()
 

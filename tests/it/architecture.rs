@@ -10,7 +10,7 @@ use sbs_tests::{output, program};
 use serde::Deserialize;
 
 /// The crates of the workspace, and which of the others each may use. Nothing points up.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("sbs-proto", &[]),
     ("sbs-crypto", &["sbs-proto"]),
     ("sbs-manifest", &["sbs-crypto", "sbs-proto"]),
@@ -18,6 +18,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("sbs-client", &["sbs-proto"]),
     ("sbs-server", &["sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-state"]),
     ("sbs-cli", &["sbs-client", "sbs-crypto", "sbs-manifest", "sbs-proto"]),
+    ("sbs-fuzz", &["sbs-crypto", "sbs-manifest", "sbs-proto"]),
     ("sbs-tests", &["sbs-client", "sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-state"]),
     ("xtask", &[]),
 ];
@@ -27,7 +28,7 @@ const OWNED: [(&str, &[&str]); 8] = [
     ("aes-gcm", &["sbs-crypto"]),
     ("aws-lc-rs", &["sbs-crypto"]),
     ("axum", &["sbs-server"]),
-    ("bzip2", &["sbs-manifest"]),
+    ("bzip2", &["sbs-fuzz", "sbs-manifest"]),
     ("clap", &["sbs-cli", "sbs-server"]),
     ("rcgen", &["sbs-crypto", "sbs-tests"]),
     ("reqwest", &["sbs-client", "sbs-server", "sbs-tests"]),

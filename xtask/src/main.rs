@@ -26,16 +26,14 @@ fn run() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["setup"] => setup::run(),
-        ["fmt"] => {
-            cargo(&["fmt", "--all"])?;
-            cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml"])
-        }
+        ["fmt"] => cargo(&["fmt", "--all"]),
         ["fmt", "--check"] => lint::format(),
         ["lint"] => lint::run(),
         ["test", filters @ ..] => test(filters),
         ["ci"] => {
             lint::run()?;
-            test(&[])
+            test(&[])?;
+            fuzz::ci()
         }
         ["fuzz", words @ ..] => fuzz::run(words),
         ["demo", arguments @ ..] => demo(arguments),
@@ -125,7 +123,8 @@ cargo xtask COMMAND
   lint             formatting, clippy, forbidden words, documentation
   test [FILTER..]  every test, with the real programs (git, sshd, buildah, docker-registry)
   fuzz [TARGET] [SECONDS]
-                   libFuzzer on what strangers send, 10 seconds a target; not part of ci
-  ci               lint, then test: what .ci/run does
+                   libFuzzer on what strangers send, 10 seconds a target
+  fuzz TARGET FILE give a target an input that broke it
+  ci               lint, test, and fuzz for minutes: what .ci/run does
   demo             the whole path on this machine, from a repository to a verified image
   bench            what a build here costs, as a ratio to doing it by hand";

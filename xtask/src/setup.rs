@@ -102,6 +102,8 @@ const PACKAGES: [&str; 19] = [
     "busybox-static",
     "docker-registry",
     "openssh-server",
+    // What libFuzzer is built with.
+    "g++",
     // The judges.
     "bzip2",
     "openssl",
