@@ -11,7 +11,7 @@
 //! | read a build record (`data/build.json`) | [`BuildRecord`] |
 //! | handle an image reference | [`ImageReference`] |
 //! | read the clear part of a state image | [`StateHeader::read`] |
-//! | know the routes | [`route`] |
+//! | know the routes | [`route`], [`v2`] |
 //!
 //! ```
 //! use sbs_proto::{ImageReference, Progress, StatusText};
@@ -39,6 +39,7 @@ pub mod route;
 mod secret;
 mod state_header;
 mod status;
+pub mod v2;
 
 // The public interface:
 pub use crate::body::{Members, ParseBodyError};

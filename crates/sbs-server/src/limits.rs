@@ -26,8 +26,10 @@ pub(crate) const STREAMS: u32 = 64;
 /// How long requests that run may take to end when the server stops.
 pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
 
-/// Bytes of a manifest that the v1 route answers with; a larger one needs another route.
-pub(crate) const V1_MANIFEST: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes of a manifest that the v1 route answers with; a larger one needs the v2 route. The
+/// original's client holds the answer five times over: 2.5 GiB of memory for a manifest of this
+/// size.
+pub(crate) const V1_MANIFEST: u64 = 512 * 1024 * 1024;
 
 /// Bytes of a settings file, a certificate or a sealed record.
 pub(crate) const SMALL_FILE: u64 = 4 * 1024 * 1024;

@@ -1,9 +1,11 @@
 //! The builds of an image definition on disk: a directory each, with a journal.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sbs_crypto::HashingReader;
+use sbs_proto::v2::StoredFile;
 use sbs_proto::{BuildName, BuildStatus, ManifestName};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,36 @@ pub(crate) struct Journal {
     /// `registry/repository@sha256:…`, once the image is pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// When it began, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<String>,
+    #[serde(flatten)]
+    pub(crate) manifests: Manifests,
+}
+
+/// The manifests of a build as they were stored: they do not change any more.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Manifests {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<StoredFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thin_manifest: Option<StoredFile>,
+}
+
+impl Journal {
+    /// Starts the journal of a build.
+    pub(crate) fn new(id: String, phase: Phase, status: BuildStatus) -> Self {
+        Self {
+            id,
+            phase,
+            status,
+            failure: None,
+            build_name: None,
+            image: None,
+            started_at: None,
+            manifests: Manifests::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -177,6 +209,20 @@ impl BuildFiles {
         self.0.join(format!("{name}.sig.tbz"))
     }
 
+    pub(crate) fn thin_manifest(&self, name: &ManifestName) -> PathBuf {
+        self.0.join(format!("{name}.thin.sig.tar.zst"))
+    }
+
+    /// Returns length and digest of the manifests that are there. It reads them whole.
+    pub(crate) fn describe(&self, build_name: &BuildName) -> Result<Manifests, KeepError> {
+        let name = build_name.manifest_name();
+        let describe = |path: &Path| stored_file(path).map_err(KeepError::io("a manifest"));
+        Ok(Manifests {
+            manifest: describe(&self.manifest(&name))?,
+            thin_manifest: describe(&self.thin_manifest(&name))?,
+        })
+    }
+
     pub(crate) fn load_journal(&self) -> Result<Option<Journal>, KeepError> {
         load_json(&self.journal(), "a build's journal")
     }
@@ -188,6 +234,24 @@ impl BuildFiles {
     fn journal(&self) -> PathBuf {
         self.0.join("journal.json")
     }
+}
+
+/// Returns length and digest of a file; `None` if it is not there.
+fn stored_file(path: &Path) -> io::Result<Option<StoredFile>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    describe_file(&file).map(Some)
+}
+
+/// Returns length and digest of what a file holds from where it stands.
+pub(crate) fn describe_file(file: &File) -> io::Result<StoredFile> {
+    let mut reader = HashingReader::new(io::BufReader::with_capacity(HASHED_PIECE, file));
+    io::copy(&mut reader, &mut io::sink())?;
+    let (_, digest, size) = reader.finish();
+    Ok(StoredFile { digest, size })
 }
 
 fn load_json<T: for<'de> Deserialize<'de>>(
@@ -205,6 +269,8 @@ fn save_json(path: &Path, value: &impl Serialize, what: &'static str) -> Result<
     replace_file(path, &content).map_err(KeepError::io(what))
 }
 
+const HASHED_PIECE: usize = 256 * 1024;
+
 #[cfg(test)]
 mod tests {
     use sbs_proto::{StatusText, Step};
@@ -213,7 +279,7 @@ mod tests {
 
     fn journal(id: &str, phase: Phase) -> Journal {
         let status = BuildStatus::unfinished("", StatusText::done(Step::CleanedUp));
-        Journal { id: id.to_owned(), phase, status, failure: None, build_name: None, image: None }
+        Journal::new(id.to_owned(), phase, status)
     }
 
     fn builds(phases: &[Phase]) -> (tempfile::TempDir, Builds) {
@@ -266,6 +332,23 @@ mod tests {
         let (_, files) = builds.newest_first().unwrap().remove(0);
         fs::write(files.directory().join("journal.json"), "{").unwrap();
         assert_eq!(phases(&builds), [Phase::Succeeded]);
+    }
+
+    #[test]
+    fn manifests_are_described_by_length_and_digest() {
+        let (_directory, builds) = builds(&[Phase::Succeeded]);
+        let (mut journal, files) = builds.newest_first().unwrap().remove(0);
+        let name = BuildName::parse("r.example.app.1").unwrap();
+        assert_eq!(files.describe(&name).unwrap(), Manifests::default());
+        fs::write(files.manifest(&name.manifest_name()), "abc").unwrap();
+        journal.manifests = files.describe(&name).unwrap();
+        files.save_journal(&journal).unwrap();
+        let (journal, _) = builds.newest_first().unwrap().remove(0);
+        let manifest = journal.manifests.manifest.unwrap();
+        // FIPS 180-4, the example of one block.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((manifest.size, manifest.digest.to_hex().as_str()), (3, abc));
+        assert_eq!(journal.manifests.thin_manifest, None);
     }
 
     #[test]

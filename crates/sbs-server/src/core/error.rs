@@ -104,6 +104,14 @@ pub(crate) enum CleanError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum ReadError {
+    /// There is no such image definition.
+    #[error("there is no image definition of that name")]
+    NoSuchDefinition,
+
+    /// The build is there, and has no such file.
+    #[error("this build has no {what}")]
+    NoSuchFile { what: &'static str },
+
     /// No build that succeeded has this name.
     #[error("there is no successful build of that name; it may have been removed since")]
     NoSuchBuild,
@@ -117,6 +125,6 @@ pub(crate) enum ReadError {
     Store(#[from] KeepError),
 
     /// The manifest is larger than this way of reading it takes.
-    #[error("the manifest is larger than {limit} bytes")]
-    TooLarge { limit: u64 },
+    #[error("the manifest of build {build} has {size} bytes, more than {limit}")]
+    TooLarge { build: String, limit: u64, size: u64 },
 }

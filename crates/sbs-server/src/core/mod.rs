@@ -6,6 +6,7 @@
 pub(crate) mod builds;
 pub(crate) mod error;
 mod kept;
+pub(crate) mod read;
 mod slot;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use sbs_proto::{
     RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
 };
 use sbs_state::{AtRest, ClientShare};
+use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::build::job::{Builder, Job, Stopped};
@@ -136,14 +138,8 @@ impl Core {
         let (id, files) = slot.builds.create()?;
         let status = StatusText::done(Step::CleanedUp);
         let status = BuildStatus::unfinished(&definition.build_image_tag, status);
-        let journal = Journal {
-            id: id.clone(),
-            phase: Phase::Running,
-            status,
-            failure: None,
-            build_name: None,
-            image: None,
-        };
+        let mut journal = Journal::new(id.clone(), Phase::Running, status);
+        journal.started_at = started.format(&Rfc3339).ok();
         files.save_journal(&journal)?;
         slot.builds.save_current(&Current::Build(id.clone()))?;
         let job = Job {
@@ -206,11 +202,12 @@ impl Core {
         limit: u64,
     ) -> Result<(ManifestName, File), ReadError> {
         let what = "the manifest";
-        let (build_name, _, files) = self.succeeded(name, selector)?;
+        let (build_name, journal, files) = self.succeeded(name, selector)?;
         let manifest = build_name.manifest_name();
         let file = File::open(files.manifest(&manifest)).map_err(KeepError::io(what))?;
-        if file.metadata().map_err(KeepError::io(what))?.len() > limit {
-            return Err(ReadError::TooLarge { limit });
+        let size = file.metadata().map_err(KeepError::io(what))?.len();
+        if size > limit {
+            return Err(ReadError::TooLarge { build: journal.id, limit, size });
         }
         Ok((manifest, file))
     }
@@ -284,7 +281,13 @@ impl Core {
         // A thread of its own: a panic in the pipeline must not take the note-keeping with it, and
         // the kernel ends the tools of a build when the thread that started them ends.
         let run = tokio::task::spawn_blocking(move || {
-            builder.build(&job, &|status| core.report(&of, status))
+            let recorded = builder.build(&job, &|status| core.report(&of, status))?;
+            // Read while they are in the page cache; told with every download from now on.
+            let manifests = job.files.describe(&recorded.build_name).map_err(|error| {
+                tracing::error!(%error, "the manifest was not described");
+                Stopped::not_kept()
+            })?;
+            Ok((recorded, manifests))
         });
         let result = run.await.unwrap_or_else(|_panicked| Err(Stopped::panicked()));
         let stopping = self.0.stop.is_cancelled();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::build::job::{Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
 use crate::clock::Clock;
-use crate::core::builds::{BuildFiles, Builds, Current, Journal, Phase};
+use crate::core::builds::{BuildFiles, Builds, Current, Journal, Manifests, Phase};
 use crate::core::error::{KeepError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
 use crate::store::Store;
@@ -80,6 +80,7 @@ impl Slot {
         let known = keep.load_definition()?.map(Known::of);
         let keys = keep.load_keys()?.map(Arc::new);
         for (journal, files) in builds.newest_first()? {
+            let journal = described(journal, &files)?;
             interrupted(journal, &files)?;
         }
         let (status, journal) = match builds.load_current()? {
@@ -116,6 +117,16 @@ impl Slot {
     }
 }
 
+/// Describes the manifest of a build that a server of before v2 stored.
+fn described(mut journal: Journal, files: &BuildFiles) -> Result<Journal, KeepError> {
+    let Some(name) = &journal.build_name else { return Ok(journal) };
+    if journal.manifests.manifest.is_none() {
+        journal.manifests = files.describe(name)?;
+        files.save_journal(&journal)?;
+    }
+    Ok(journal)
+}
+
 /// Marks a build if it was running when the server died.
 fn interrupted(mut journal: Journal, files: &BuildFiles) -> Result<(), KeepError> {
     if journal.phase == Phase::Running {
@@ -139,10 +150,15 @@ fn tell_in_log(files: &BuildFiles, message: &str) {
 }
 
 /// Notes how a build ended.
-pub(super) fn note_end(journal: &mut Journal, phase: Phase, result: Result<Recorded, Stopped>) {
+pub(super) fn note_end(
+    journal: &mut Journal,
+    phase: Phase,
+    result: Result<(Recorded, Manifests), Stopped>,
+) {
     journal.phase = phase;
     match result {
-        Ok(recorded) => {
+        Ok((recorded, manifests)) => {
+            journal.manifests = manifests;
             journal.status = recorded.status;
             journal.image = Some(recorded.image);
             journal.build_name = Some(recorded.build_name);

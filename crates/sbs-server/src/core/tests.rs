@@ -140,7 +140,10 @@ async fn a_build_that_succeeds_can_be_asked_for_by_name() {
         core.manifest(&name(), &first, 100).unwrap().0.build_name().as_str(),
         "r.example.app.0"
     );
-    assert!(matches!(core.manifest(&name(), &first, 9), Err(ReadError::TooLarge { limit: 9 })));
+    assert!(matches!(
+        core.manifest(&name(), &first, 9),
+        Err(ReadError::TooLarge { limit: 9, size: 10, .. })
+    ));
     let none = BuildSelector::Named(BuildName::parse("r.example.app.9").unwrap());
     assert!(matches!(core.public_key(&name(), &none), Err(ReadError::NoSuchBuild)));
 }

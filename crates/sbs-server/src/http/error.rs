@@ -50,17 +50,26 @@ impl ApiError {
         Self { form: Form::Text, ..self }
     }
 
+    /// Adds what the client can do.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
     pub(crate) fn not_found() -> Self {
-        let message = "there is no such route".to_owned();
-        let told = message.clone();
-        Self { status: StatusCode::NOT_FOUND, code: "not_found", message, told, form: Form::Object }
+        Self::plain(StatusCode::NOT_FOUND, "not_found", "there is no such route")
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        let message = "this route has no such method".to_owned();
-        let told = message.clone();
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self { status, code: "method_not_allowed", message, told, form: Form::Object }
+        Self::plain(status, "method_not_allowed", "this route has no such method")
+    }
+
+    /// Makes the error of a request that is refused for what its head says.
+    pub(crate) fn plain(status: StatusCode, code: &'static str, message: &str) -> Self {
+        let told = message.to_owned();
+        Self { status, code, message: told.clone(), told, form: Form::Object }
     }
 }
 
@@ -136,9 +145,10 @@ impl From<CleanError> for ApiError {
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let (status, code) = match &error {
-            ReadError::NoSuchBuild | ReadError::NothingBuilt => {
-                (StatusCode::NOT_FOUND, "not_found")
-            }
+            ReadError::NoSuchBuild
+            | ReadError::NoSuchDefinition
+            | ReadError::NoSuchFile { .. }
+            | ReadError::NothingBuilt => (StatusCode::NOT_FOUND, "not_found"),
             ReadError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             ReadError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };

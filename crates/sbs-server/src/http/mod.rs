@@ -1,8 +1,11 @@
-//! HTTP: thin layers over the core. v1 is the original's wire; it decides nothing.
+//! HTTP: thin layers over the core, which decide nothing. v1 is the original's wire, v2 our own.
 
 mod body;
+mod conditional;
 mod error;
+mod file;
 mod v1;
+mod v2;
 
 use axum::Router;
 use axum::extract::Request;
@@ -15,7 +18,7 @@ use crate::tls::AuthenticatedPeer;
 
 /// Returns every route of the server.
 pub(crate) fn router(core: Core) -> Router {
-    v1::router(core).layer(from_fn(log_request))
+    v1::router(core.clone()).merge(v2::router(core)).layer(from_fn(log_request))
 }
 
 /// Writes one record for each request, with its error if it has one.

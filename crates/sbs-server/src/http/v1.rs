@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{StatusCode, Uri, header};
 use sbs_proto::{
-    BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, StatusReply, route,
+    BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, StatusReply, route, v2,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::core::Core;
+use crate::core::error::ReadError;
 use crate::http::body;
 use crate::http::error::ApiError;
 use crate::limits;
@@ -79,7 +80,15 @@ async fn log(
 
 async fn manifest(State(core): State<Core>, request_body: Body) -> Answer<Response> {
     let selector = BuildSelector::from_members(&body::optional_object(request_body).await?)?;
-    let (name, file) = core.manifest(&the_definition(), &selector, limits::V1_MANIFEST)?;
+    let found = core.manifest(&the_definition(), &selector, limits::V1_MANIFEST);
+    let (name, file) = found.map_err(|error| match &error {
+        ReadError::TooLarge { build, .. } => {
+            let route = format!("{}/{build}/manifest", v2::builds(&the_definition()));
+            let hint = format!("fetch it from {route}, as `sbs get-manifest` does");
+            ApiError::from(error).with_hint(&hint)
+        }
+        _ => error.into(),
+    })?;
     // A manifest's name has no character that JSON escapes.
     let end = format!("\",\"manifest_name\":\"{name}\"}}");
     Ok(stream_json("{\"encoded_manifest\":\"", Some(file), Base64Encoder, end))
@@ -203,7 +212,7 @@ impl Encoder for TextEncoder {
 }
 
 /// What a reader who does not read on holds in memory, some times over.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
