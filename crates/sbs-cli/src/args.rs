@@ -94,6 +94,9 @@ pub(crate) enum Command {
     Clean,
 
     /// Save the signed manifest of a build: its source, its log and the record of what was done
+    ///
+    /// A download that was interrupted is gone on with: what there is of it is kept beside the file,
+    /// under a name that ends in .part.
     #[command(display_order = 10)]
     GetManifest {
         /// Take the build of this name instead of the last one
@@ -108,6 +111,10 @@ pub(crate) enum Command {
         /// Accept the looser form of manifests that the original server makes, which prove less
         #[arg(long)]
         original: bool,
+
+        /// Save the thin form, without the files that the source's own repository has
+        #[arg(long, conflicts_with_all = ["manifest_key", "original", "verify_manifest"])]
+        thin: bool,
 
         /// Verify the manifest and save its parts and the public key, too
         #[arg(long)]
@@ -126,8 +133,16 @@ pub(crate) enum Command {
     #[command(display_order = 12)]
     GetDigest,
 
-    /// Verify a manifest file without a server and without a configuration
+    /// List the builds that the server keeps, newest first
     #[command(display_order = 13)]
+    List {
+        /// Print at most this many
+        #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+    },
+
+    /// Verify a manifest file without a server and without a configuration
+    #[command(display_order = 14)]
     Verify {
         /// The manifest, a file whose name ends in .sig.tbz
         #[arg(value_name = "MANIFEST")]
@@ -143,7 +158,7 @@ pub(crate) enum Command {
     },
 
     /// Print the version of this program
-    #[command(display_order = 14)]
+    #[command(display_order = 15)]
     Version,
 }
 

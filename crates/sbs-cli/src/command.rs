@@ -1,13 +1,14 @@
 mod build;
 mod certificate;
 mod image;
+mod list;
 mod log;
 mod manifest;
 mod verify;
 
 use std::path::PathBuf;
 
-use sbs_client::Client;
+use sbs_client::{Client, ManifestForm};
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -94,13 +95,16 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         }
         Command::Log { follow: true, log } => log::follow(context, *log).await,
         Command::Log { follow: false, log } => log::print(context, *log).await,
-        Command::GetManifest { build_name, manifest_key, original, verify_manifest } => {
+        Command::List { limit } => list::print(context, usize::from(*limit)).await,
+        Command::GetManifest { build_name, manifest_key, original, thin, verify_manifest } => {
             let key = match (manifest_key, verify_manifest) {
                 (Some(path), _) => Some(KeySource::File(path.clone())),
                 (None, true) => Some(KeySource::Server),
                 (None, false) => None,
             };
-            manifest::fetch(context, build_name.as_ref(), key, verify::form(*original)).await
+            let form = if *thin { ManifestForm::Thin } else { ManifestForm::Full };
+            let compatibility = verify::form(*original);
+            manifest::fetch(context, build_name.as_ref(), key, compatibility, form).await
         }
         Command::GetPublickey { build_name } => {
             manifest::fetch_key(context, build_name.as_ref()).await

@@ -2,12 +2,13 @@ use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
-use sbs_client::{BuildClientError, CallError, UntrustedReason};
+use sbs_client::{BuildClientError, CallError, DownloadError, UntrustedReason};
 
 use crate::certificate::CertificateError;
 use crate::config::OpenConfigError;
 use crate::definition::MakeMembersError;
 use crate::file::{ReadFileError, WriteFileError};
+use crate::part::PartError;
 
 /// Why a command ended without what it was to do, with what the user can do about it.
 #[derive(Debug)]
@@ -146,6 +147,34 @@ impl From<BuildClientError> for CommandError {
             _ => return Self::new(Kind::Config, error),
         };
         Self::new(Kind::Config, error).hint(hint)
+    }
+}
+
+impl From<DownloadError> for CommandError {
+    fn from(error: DownloadError) -> Self {
+        let (kind, hint) = match error {
+            DownloadError::Call(error) => return error.into(),
+            DownloadError::Changed => {
+                (Kind::Refused, "run it again; if that does not help, the server is at fault")
+            }
+            DownloadError::Digest => {
+                (Kind::Unverified, "run it again: what was received is removed")
+            }
+            DownloadError::GaveUp { .. } => {
+                (Kind::Unreachable, "run it again: it goes on where it stopped")
+            }
+            DownloadError::Write { .. } => {
+                (Kind::Config, "make room and run it again: it goes on where it stopped")
+            }
+            _ => return Self::new(Kind::Refused, error),
+        };
+        Self::new(kind, error).hint(hint)
+    }
+}
+
+impl From<PartError> for CommandError {
+    fn from(error: PartError) -> Self {
+        Self::new(Kind::Config, error)
     }
 }
 

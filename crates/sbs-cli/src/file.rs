@@ -1,10 +1,12 @@
 //! Files that are read with a limit and written whole: the new file or the old one, never a part.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use sbs_crypto::HashingReader;
+use sbs_proto::Digest;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
@@ -86,6 +88,40 @@ pub(crate) fn write_from(path: &Path, from: impl Read) -> Result<(), WriteFileEr
     sync_directory(path).map_err(failed)
 }
 
+/// Begins a file in a directory under a name of its own.
+pub(crate) fn begin(directory: &Path) -> io::Result<NamedTempFile> {
+    NamedTempFile::new_in(directory)
+}
+
+/// Gives a finished file its place, for everyone to read, unless another content has it; returns the
+/// file that is there.
+pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<File, WriteFileError> {
+    let failed = |source| WriteFileError::Io { path: path.to_owned(), source };
+    finish(&file, Access::Everyone).map_err(failed)?;
+    match file.persist_noclobber(path) {
+        Ok(file) => {
+            sync_directory(path).map_err(failed)?;
+            Ok(file)
+        }
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            let exists = || WriteFileError::Exists { path: path.to_owned() };
+            let there = open(path).map_err(|_| exists())?;
+            let equal = content(&there).map_err(failed)?
+                == content(&error.file.reopen().map_err(failed)?).map_err(failed)?;
+            if equal { Ok(there) } else { Err(exists()) }
+        }
+        Err(error) => Err(failed(error.error)),
+    }
+}
+
+/// Returns digest and length of a file.
+fn content(file: &File) -> io::Result<(Digest, u64)> {
+    let mut reader = HashingReader::new(BufReader::new(file));
+    io::copy(&mut reader, &mut io::sink())?;
+    let (_, digest, length) = reader.finish();
+    Ok((digest, length))
+}
+
 /// Makes a directory that its owner alone may enter, if it is not there.
 pub(crate) fn make_directory(path: &Path) -> Result<(), WriteFileError> {
     let failed = |source| WriteFileError::Io { path: path.to_owned(), source };
@@ -98,17 +134,21 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), WriteFileError> {
 fn spool(path: &Path, mut from: impl Read, access: Access) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(directory_of(path))?;
     io::copy(&mut from, &mut file)?;
+    finish(&file, access)?;
+    Ok(file)
+}
+
+fn finish(file: &NamedTempFile, access: Access) -> io::Result<()> {
     let mode = match access {
         Access::Owner => 0o600,
         Access::Everyone => 0o644,
     };
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    Ok(file)
+    file.as_file().sync_all()
 }
 
 /// Makes the new name of a file survive a loss of power.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 

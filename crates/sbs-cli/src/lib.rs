@@ -26,6 +26,7 @@ mod file;
 mod follow;
 mod json;
 mod limits;
+mod part;
 mod ui;
 
 use std::process::ExitCode;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use sbs_client::{Event, Shown, is_deceptive};
-use sbs_proto::route;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -83,6 +82,7 @@ impl Ui {
         if error.kind() == Kind::Closed {
             return;
         }
+        self.bar.finish_and_clear();
         let style = AnsiColor::Red.on_default().bold();
         self.tell(format_args!("{style}error:{style:#} {}", Shown::line(&error.to_string())));
         let style = Style::new().bold();
@@ -97,12 +97,19 @@ impl Ui {
     /// Shows what the client does: the progress of a download, and with -v each request.
     pub(crate) fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Received { bytes, route: route::MANIFEST, total } => {
+            Event::Downloaded { bytes, total } => {
+                if self.bar.is_finished() {
+                    self.bar.reset();
+                }
                 self.bar.set_message("downloading");
                 if let Some(total) = total {
                     self.bar.set_length(*total);
                 }
                 self.bar.set_position(*bytes);
+            }
+            Event::Cut { bytes, pause } => {
+                let pause = seconds(*pause);
+                self.note(format_args!("cut after {bytes} bytes; going on in {pause}"));
             }
             Event::Ended { elapsed, method, route, status } => {
                 self.bar.finish_and_clear();

@@ -34,6 +34,7 @@ pub struct Ready {
 /// The settings that have a default.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) download_attempts: u32,
     pub(crate) download_timeout: Duration,
     pub(crate) manifest_limit: u64,
     pub(crate) observer: Observer,
@@ -49,6 +50,7 @@ impl ClientBuilder<WantsTrust> {
         let base = Url::parse(&format!("https://{bracketed}:{port}/"));
         let base = base.map_err(|_| BuildClientError::Host)?;
         let settings = Settings {
+            download_attempts: limits::DOWNLOAD_ATTEMPTS,
             download_timeout: limits::DOWNLOAD_TIMEOUT,
             manifest_limit: limits::MANIFEST_BYTES,
             observer: Observer::default(),
@@ -113,8 +115,15 @@ impl<Stage> ClientBuilder<Stage> {
         self
     }
 
-    /// Sets the most bytes of a reply that holds a manifest, in which it is base64; 1 GiB
-    /// otherwise.
+    /// Sets how often in a row a download is begun or resumed that brings next to nothing; 8
+    /// otherwise, over half a minute.
+    #[must_use]
+    pub fn with_download_attempts(mut self, attempts: u32) -> Self {
+        self.settings.download_attempts = attempts;
+        self
+    }
+
+    /// Sets the most bytes of a manifest; 4 GiB otherwise.
     #[must_use]
     pub fn with_manifest_limit(mut self, bytes: u64) -> Self {
         self.settings.manifest_limit = bytes;

@@ -1,12 +1,11 @@
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
+use sbs_proto::v2::{self, Build, BuildId, BuildPage, Info, Selector};
 use sbs_proto::{
-    BuildName, BuildSelector, BuildStatus, ImageReference, LogName, LogReply, ManifestName,
-    ManifestReply, Members, PublicKeyReply, StatusReply, route,
+    BuildName, BuildSelector, BuildStatus, DefinitionName, ImageReference, LogName, LogReply,
+    Members, PublicKeyReply, StatusReply, route,
 };
 use serde_json::Value;
 use url::Url;
@@ -17,21 +16,12 @@ use crate::{CallError, Shown, body, limits};
 
 /// A client of one server, over mutual TLS.
 ///
-/// A call is sent once: nothing is tried again here.
+/// A call is sent once: nothing is tried again, but for a [download](Client::download) that was cut.
 #[derive(Clone, Debug)]
 pub struct Client {
     base: Url,
     http: reqwest::Client,
     settings: std::sync::Arc<Settings>,
-}
-
-/// A manifest as the server sent it. Its name has the form of one; nothing else is checked.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct FetchedManifest {
-    /// The `.sig.tbz` file.
-    pub bytes: Vec<u8>,
-    /// The manifest's name, a safe file name.
-    pub name: ManifestName,
 }
 
 /// A public key as the server sent it. The build's name has the form of one; nothing else is
@@ -91,20 +81,6 @@ impl Client {
         Ok(body::parse_object::<LogReply>(&reply)?.log)
     }
 
-    /// Fetches the manifest of a build.
-    pub async fn manifest(&self, build: &BuildSelector) -> Result<FetchedManifest, CallError> {
-        let limit = self.settings.manifest_limit;
-        let reply = self.long(route::MANIFEST, selector(build), limit).await?;
-        let reply: ManifestReply = body::parse_object(&reply)?;
-        let name = ManifestName::parse(&reply.manifest_name).map_err(|_| {
-            CallError::UnexpectedReply { what: "`manifest_name` is not the name of a manifest" }
-        })?;
-        let bytes = STANDARD.decode(reply.encoded_manifest).map_err(|_| {
-            CallError::UnexpectedReply { what: "`encoded_manifest` is not standard base64" }
-        })?;
-        Ok(FetchedManifest { bytes, name })
-    }
-
     /// Fetches the public key of a build's manifest.
     pub async fn public_key(&self, build: &BuildSelector) -> Result<FetchedKey, CallError> {
         let reply = self.short(Method::GET, route::PUBLIC_KEY, selector(build)).await?;
@@ -122,6 +98,96 @@ impl Client {
         ImageReference::parse(&reply).ok().filter(|image| image.digest().is_some()).ok_or(
             CallError::UnexpectedReply { what: "it is not an image reference with a digest" },
         )
+    }
+
+    /// Asks what the server is and can do; `None` if it speaks v1 alone, as the original does.
+    pub async fn info(&self) -> Result<Option<Info>, CallError> {
+        match self.read_v2(v2::INFO, None).await {
+            Ok(reply) => body::parse_object(&reply).map(Some),
+            Err(CallError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for builds, newest first: at most `limit`, which is at most
+    /// [`PAGE_BUILDS`](sbs_proto::v2::PAGE_BUILDS), of those that are older than `before`.
+    pub async fn builds(
+        &self,
+        before: Option<&BuildId>,
+        limit: usize,
+    ) -> Result<BuildPage, CallError> {
+        if self.info().await?.is_none() {
+            return Err(CallError::Unavailable { what: "a list of builds" });
+        }
+        let before = before.map(|id| format!("&before={id}")).unwrap_or_default();
+        let query = format!("limit={limit}{before}");
+        let route = v2::builds(&DefinitionName::default_name());
+        let page: BuildPage = body::parse_object(&self.read_v2(&route, Some(&query)).await?)?;
+        if page.builds.len() > limit {
+            return Err(CallError::UnexpectedReply { what: "it has more builds than asked for" });
+        }
+        Ok(page)
+    }
+
+    pub(crate) async fn describe_build(&self, build: &Selector) -> Result<Build, CallError> {
+        let route = v2::build(&DefinitionName::default_name(), build);
+        body::parse_object(&self.read_v2(&route, None).await?)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Sends a request of v1, whose answer may be long.
+    pub(crate) async fn send_v1(
+        &self,
+        route: &str,
+        body: String,
+        time: Duration,
+    ) -> Result<Response, CallError> {
+        self.send(Method::GET, route, body, time).await
+    }
+
+    /// Sends a request of v2.
+    pub(crate) async fn send_v2(
+        &self,
+        route: &str,
+        query: Option<&str>,
+        headers: HeaderMap,
+        time: Duration,
+    ) -> Result<Response, CallError> {
+        let mut url = self.base.clone();
+        url.set_path(route);
+        url.set_query(query);
+        let request = self.http.get(url).headers(headers).timeout(time);
+        request.send().await.map_err(CallError::from_transport)
+    }
+
+    /// Waits for the head of an answer whose body is read as it comes, and tells of it. Another
+    /// status than these is a refusal.
+    pub(crate) async fn observed(
+        &self,
+        route: &str,
+        accepted: &[StatusCode],
+        response: impl Future<Output = Result<Response, CallError>>,
+    ) -> Result<Response, CallError> {
+        let started = Instant::now();
+        let response = response.await;
+        let status = response.as_ref().ok().map(|response| response.status().as_u16());
+        let elapsed = started.elapsed();
+        self.settings.observer.tell(&Event::Ended { elapsed, method: "GET", route, status });
+        let response = response?;
+        if accepted.contains(&response.status()) {
+            return Ok(response);
+        }
+        Err(body::read_refusal(response).await)
+    }
+
+    /// Reads a short answer of v2.
+    async fn read_v2(&self, route: &str, query: Option<&str>) -> Result<Vec<u8>, CallError> {
+        let response = self.send_v2(route, query, HeaderMap::new(), self.settings.timeout);
+        let response = self.observed(route, &[StatusCode::OK], response).await?;
+        body::read(response, limits::REPLY_BYTES, route, &self.settings.observer).await
     }
 
     async fn short(&self, method: Method, route: &str, body: String) -> Result<Vec<u8>, CallError> {
@@ -201,7 +267,7 @@ struct Bounds {
 }
 
 /// Returns the body that asks for a build.
-fn selector(build: &BuildSelector) -> String {
+pub(crate) fn selector(build: &BuildSelector) -> String {
     match build {
         BuildSelector::Latest => NOTHING.to_owned(),
         BuildSelector::Named(_) => build.to_members().expose_json().to_string(),

@@ -50,6 +50,13 @@ pub enum CallError {
         limit: u64,
     },
 
+    /// The server speaks an older API, or did not keep what is asked for.
+    #[error("the server does not have {what}")]
+    Unavailable {
+        /// What it does not have.
+        what: &'static str,
+    },
+
     /// The reply is not of the form that the call answers with.
     #[error("the server's reply is not understood: {what}")]
     UnexpectedReply {

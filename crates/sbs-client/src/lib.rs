@@ -9,7 +9,9 @@
 //! | connect | [`Client::builder`] |
 //! | set what is built and start a build | [`Client::init`], [`Client::update`], [`Client::build`] |
 //! | see how far it is | [`Client::status`], [`Client::log`] |
-//! | take what came of it | [`Client::manifest`], [`Client::public_key`], [`Client::image_digest`] |
+//! | see what there is | [`Client::info`], [`Client::builds`] |
+//! | take a manifest | [`Client::find_manifest`], [`Client::download`], [`Client::download_v1`] |
+//! | take its key, or the image's digest | [`Client::public_key`], [`Client::image_digest`] |
 //! | show text that the server chose | [`Shown`] |
 //!
 //! ```no_run
@@ -28,14 +30,17 @@
 mod body;
 mod builder;
 mod client;
+mod download;
 mod error;
 pub mod limits;
 mod observer;
+mod original;
 mod text;
 
 // The public interface:
 pub use crate::builder::{BuildClientError, ClientBuilder, Ready, WantsIdentity, WantsTrust};
-pub use crate::client::{Client, FetchedKey, FetchedManifest};
+pub use crate::client::{Client, FetchedKey};
+pub use crate::download::{DescribedManifest, DownloadError, ManifestForm, Offer, Received};
 pub use crate::error::{CallError, UntrustedReason};
 pub use crate::observer::Event;
 pub use crate::text::{Shown, is_deceptive};

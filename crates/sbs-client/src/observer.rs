@@ -6,7 +6,23 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A call ended.
+    /// A download was cut; it goes on after a pause.
+    Cut {
+        /// The number of bytes of the file so far.
+        bytes: u64,
+        /// The pause.
+        pause: Duration,
+    },
+
+    /// Some of a file came.
+    Downloaded {
+        /// The number of bytes so far; those of the reply where the file stands in one, as on v1.
+        bytes: u64,
+        /// How many there will be, if the server said that.
+        total: Option<u64>,
+    },
+
+    /// A call ended, or the head of a file came.
     Ended {
         /// The time from the first byte sent to the last byte read.
         elapsed: Duration,

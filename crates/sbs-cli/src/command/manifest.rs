@@ -1,40 +1,121 @@
+use std::fs::File;
+use std::io::Seek as _;
 use std::path::Path;
 
-use sbs_client::{Client, FetchedKey, FetchedManifest};
+use sbs_client::{
+    Client, DescribedManifest, DownloadError, FetchedKey, ManifestForm, Offer, Received,
+};
 use sbs_manifest::Compatibility;
-use sbs_proto::{BuildName, BuildSelector};
+use sbs_proto::{BuildName, BuildSelector, ManifestName};
 use serde_json::json;
 
 use crate::command::Context;
 use crate::command::verify::{self, KeySource};
 use crate::error::{CommandError, Kind};
-use crate::file::{self, Access, Existing};
+use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
+use crate::part::Part;
+
+/// A manifest that was saved.
+struct Saved {
+    /// The file itself, whatever its name stands for meanwhile.
+    file: File,
+    name: ManifestName,
+    path: String,
+}
 
 /// Saves the manifest of a build and, with a key, verifies it.
 pub(crate) async fn fetch(
     context: &Context<'_>,
     build: Option<&BuildName>,
     key: Option<KeySource>,
-    form: Compatibility,
+    compatibility: Compatibility,
+    form: ManifestForm,
 ) -> Result<(), CommandError> {
     let client = context.client()?;
-    let manifest = client.manifest(&selector(build)).await?;
-    let name = &manifest.name;
-    if build.is_some_and(|build| *build != name.build_name()) {
-        return Err(CommandError::new(
-            Kind::Refused,
-            "the server sent the manifest of another build",
-        ));
-    }
-    let path = format!("{name}.sig.tbz");
-    file::write(Path::new(&path), &manifest.bytes, Access::Everyone, Existing::Keep)?;
+    let saved = match client.find_manifest(&selector(build), form).await? {
+        Offer::Described(manifest) => {
+            check_build(build, &manifest.name)?;
+            save(context, &client, &manifest, form).await?
+        }
+        Offer::Undescribed => save_v1(&client, build).await?,
+    };
+    let Saved { name, path, .. } = &saved;
     match key {
-        None => context.ui.result(&path, json!({"file": path, "manifest": name.as_str()})),
+        None => context.ui.result(path, json!({"file": path, "manifest": name.as_str()})),
         Some(key) => {
             context.ui.note(format_args!("saved {path}"));
-            verify(context, &client, &manifest, &key, form).await
+            verify(context, &client, saved, &key, compatibility).await
         }
     }
+}
+
+/// Downloads a manifest that the server describes, or what is missing of it.
+async fn save(
+    context: &Context<'_>,
+    client: &Client,
+    manifest: &DescribedManifest,
+    form: ManifestForm,
+) -> Result<Saved, CommandError> {
+    let name = manifest.name.clone();
+    let path = file_name(&name, form);
+    let target = Path::new(&path);
+    match file::open(target) {
+        Err(ReadFileError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+        Ok(file) => {
+            let there = Received::read(&file).map_err(local)?;
+            if there.is(&manifest.file) {
+                return Ok(Saved { file, name, path });
+            }
+            return Err(WriteFileError::Exists { path: target.to_owned() }.into());
+        }
+    }
+    let (part, received) = Part::open(target, &manifest.file)?;
+    if received.length() > 0 {
+        let (there, all) = (received.length(), manifest.file.size);
+        context.ui.note(format_args!("going on at {there} of {all} bytes"));
+    }
+    let mut sink = tokio::fs::File::from_std(part.file.try_clone().map_err(local)?);
+    match client.download(manifest, received, &mut sink).await {
+        Ok(()) => Ok(Saved { file: part.complete(target)?, name, path }),
+        Err(error) => {
+            if matches!(error, DownloadError::Digest) {
+                part.discard();
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Downloads the manifest of a build over v1.
+async fn save_v1(client: &Client, build: Option<&BuildName>) -> Result<Saved, CommandError> {
+    // The name comes last.
+    let spool = file::begin(Path::new(".")).map_err(local)?;
+    let mut sink = tokio::fs::File::from_std(spool.as_file().try_clone().map_err(local)?);
+    let name = client.download_v1(&selector(build), &mut sink).await?;
+    check_build(build, &name)?;
+    let path = file_name(&name, ManifestForm::Full);
+    let file = file::keep(spool, Path::new(&path))?;
+    Ok(Saved { file, name, path })
+}
+
+fn check_build(build: Option<&BuildName>, name: &ManifestName) -> Result<(), CommandError> {
+    if build.is_some_and(|build| *build != name.build_name()) {
+        let text = "the server sent the manifest of another build";
+        return Err(CommandError::new(Kind::Refused, text));
+    }
+    Ok(())
+}
+
+fn file_name(name: &ManifestName, form: ManifestForm) -> String {
+    match form {
+        ManifestForm::Full => format!("{name}.sig.tbz"),
+        ManifestForm::Thin => format!("{name}.thin.sig.tar.zst"),
+    }
+}
+
+fn local(error: std::io::Error) -> CommandError {
+    CommandError::new(Kind::Config, error)
 }
 
 /// Saves the public key of a build's manifest.
@@ -56,14 +137,14 @@ pub(crate) async fn fetch_key(
 async fn verify(
     context: &Context<'_>,
     client: &Client,
-    manifest: &FetchedManifest,
+    mut saved: Saved,
     source: &KeySource,
     form: Compatibility,
 ) -> Result<(), CommandError> {
     let key = match source {
         KeySource::File(path) => verify::read_key(path)?,
         KeySource::Server => {
-            let build = manifest.name.build_name();
+            let build = saved.name.build_name();
             let key = client.public_key(&BuildSelector::Named(build.clone())).await?;
             if key.build_name != build {
                 let text = "the server sent the key of another build than that of the manifest";
@@ -74,9 +155,10 @@ async fn verify(
             parse_server_key(&key)?
         }
     };
-    let mut opened = verify::open(&*manifest.bytes, &key, form)?;
+    saved.file.rewind().map_err(local)?;
+    let mut opened = verify::open(saved.file, &key, form)?;
     // The parts, for those who repeat the check with other tools.
-    let name = &manifest.name;
+    let name = &saved.name;
     file::write_from(Path::new(&format!("{name}.tbz")), &opened.inner)?;
     let signature = opened.signature.to_string();
     file::write_from(Path::new(&format!("{name}.sig")), signature.as_bytes())?;

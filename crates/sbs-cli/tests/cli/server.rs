@@ -96,7 +96,7 @@ fn serve(
     let line = head.split(" HTTP/").next().unwrap().to_owned();
     let lower = head.to_lowercase();
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body)?;
     let body = String::from_utf8(body).unwrap();
     let (status, reply) = answer(&line, &body);

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-use sbs_client::Client;
+use sbs_client::{Client, ClientBuilder, Ready};
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     Silence,
     /// These bytes, then the end of the connection without a TLS farewell.
     Cut(Vec<u8>),
+    /// These bytes, then a zero now and then until the client goes away.
+    Drip(Vec<u8>),
 }
 
 /// The running server.
@@ -80,8 +82,24 @@ impl Double {
         Self::start_as(authority, &server, answer)
     }
 
+    /// Starts a server for `localhost` that answers each request, which is given as text, as it is
+    /// told.
+    pub(crate) fn start_with(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
+        let authority = Authority::new();
+        let server = authority.issue(&["localhost"], |_| ());
+        Self::start_answering(authority, &server, answers)
+    }
+
     /// Starts a server with a certificate of one's own.
     pub(crate) fn start_as(authority: Authority, server: &Issued, answer: Answer) -> Self {
+        Self::start_answering(authority, server, move |_| answer.clone())
+    }
+
+    fn start_answering(
+        authority: Authority,
+        server: &Issued,
+        mut answers: impl FnMut(&str) -> Answer + Send + 'static,
+    ) -> Self {
         let config = server_config(&authority, server);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -90,7 +108,8 @@ impl Double {
             for stream in listener.incoming() {
                 let connection = ServerConnection::new(config.clone()).unwrap();
                 // A client that goes away ends its connection, not the server.
-                let _gone = serve(StreamOwned::new(connection, stream.unwrap()), &answer, &sender);
+                let _gone =
+                    serve(StreamOwned::new(connection, stream.unwrap()), &mut answers, &sender);
             }
         });
         let client = authority.issue(&[], |_| ());
@@ -108,12 +127,19 @@ impl Double {
     }
 
     pub(crate) fn client_as(&self, authority: &str, identity: &str) -> Client {
+        self.builder_as(authority, identity).build().unwrap()
+    }
+
+    /// Returns what makes a client that this server accepts.
+    pub(crate) fn builder(&self) -> ClientBuilder<Ready> {
+        self.builder_as(&self.authority.pem, &self.client.both())
+    }
+
+    fn builder_as(&self, authority: &str, identity: &str) -> ClientBuilder<Ready> {
         Client::builder("localhost", self.port)
             .and_then(|builder| builder.trust(authority.as_bytes()))
             .and_then(|builder| builder.identity(identity.as_bytes()))
-            .and_then(|builder| {
-                builder.with_timeout(Duration::from_secs(2)).with_manifest_limit(4096).build()
-            })
+            .map(|builder| builder.with_timeout(Duration::from_secs(2)).with_manifest_limit(4096))
             .unwrap()
     }
 
@@ -153,27 +179,35 @@ fn server_config(authority: &Authority, server: &Issued) -> Arc<ServerConfig> {
 
 fn serve(
     mut stream: StreamOwned<ServerConnection, TcpStream>,
-    answer: &Answer,
+    answers: &mut impl FnMut(&str) -> Answer,
     requests: &Sender<String>,
 ) -> std::io::Result<()> {
-    let request = read_request(&mut stream)?;
-    let _unread = requests.send(String::from_utf8(request).unwrap());
+    let request = String::from_utf8(read_request(&mut stream)?).unwrap();
+    let answer = answers(&request);
+    let _unread = requests.send(request);
     match answer {
         Answer::Bytes(bytes) => {
-            stream.write_all(bytes)?;
+            stream.write_all(&bytes)?;
             stream.conn.send_close_notify();
             stream.flush()
         }
         Answer::Endless(bytes) => {
-            stream.write_all(bytes)?;
+            stream.write_all(&bytes)?;
             loop {
                 stream.write_all(&[b'0'; 16 * 1024])?;
             }
         }
         Answer::Silence => stream.read(&mut [0]).map(drop),
         Answer::Cut(bytes) => {
-            stream.write_all(bytes)?;
+            stream.write_all(&bytes)?;
             stream.flush()
+        }
+        Answer::Drip(bytes) => {
+            stream.write_all(&bytes)?;
+            loop {
+                stream.write_all(b"0")?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }

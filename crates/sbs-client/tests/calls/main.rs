@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod double;
+mod downloads;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]

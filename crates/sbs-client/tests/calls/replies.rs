@@ -1,9 +1,18 @@
 //! What is made of the answers.
 
-use sbs_client::{CallError, limits};
-use sbs_proto::{BuildSelector, LogName, Progress};
+use sbs_client::{CallError, DownloadError, limits};
+use sbs_proto::{BuildSelector, LogName, ManifestName, Progress};
 
 use crate::double::{Answer, Double, reply};
+
+async fn v1_manifest(double: &Double) -> Result<(ManifestName, Vec<u8>), CallError> {
+    let mut bytes = Vec::new();
+    match double.client().download_v1(&BuildSelector::Latest, &mut bytes).await {
+        Ok(name) => Ok((name, bytes)),
+        Err(DownloadError::Call(error)) => Err(error),
+        Err(error) => panic!("{error:?}"),
+    }
+}
 
 async fn status_error(answer: Vec<u8>) -> CallError {
     Double::start(Answer::Bytes(answer)).client().status().await.unwrap_err()
@@ -16,9 +25,8 @@ async fn answers_become_values() {
     let log = Double::json(r#"{"log":"a\nb\n"}"#).client().log(LogName::Build).await.unwrap();
     assert_eq!(log, "a\nb\n");
     let manifest = r#"{"manifest_name":"manifest.b.1","encoded_manifest":"QlpoOTFB"}"#;
-    let manifest = Double::json(manifest).client().manifest(&BuildSelector::Latest).await.unwrap();
-    assert_eq!(manifest.bytes, b"BZh91A");
-    assert_eq!(manifest.name.as_str(), "manifest.b.1");
+    let (name, bytes) = v1_manifest(&Double::json(manifest)).await.unwrap();
+    assert_eq!((name.as_str(), &*bytes), ("manifest.b.1", &b"BZh91A"[..]));
     let started = Double::json(r#"{"status":"OK: async build started"}"#);
     assert_eq!(started.client().build().await.unwrap().status, "OK: async build started");
     let digest = format!("docker.io/ns/app@sha256:{}", "0a".repeat(32));
@@ -120,7 +128,7 @@ async fn c1_a_name_that_is_no_file_name_is_refused() {
     ] {
         let json = serde_json::json!({"manifest_name": name, "encoded_manifest": "QlpoOTFB"});
         let double = Double::json(&json.to_string());
-        let error = double.client().manifest(&BuildSelector::Latest).await.unwrap_err();
+        let error = v1_manifest(&double).await.unwrap_err();
         assert!(matches!(error, CallError::UnexpectedReply { .. }), "{name:?}: {error:?}");
         let name = name.strip_prefix("manifest.").unwrap_or(name);
         let json = serde_json::json!({"build_name": name, "public_key_pem": "x"});
@@ -150,7 +158,14 @@ async fn c2_an_endless_reply_is_given_up() {
     };
     let error = endless("200 OK").client().status().await.unwrap_err();
     assert!(matches!(error, CallError::TooLarge { .. }), "{error:?}");
-    let manifest = endless("200 OK").client().manifest(&BuildSelector::Latest).await.unwrap_err();
+    // Neither outside the manifest nor in it.
+    let padding = v1_manifest(&endless("200 OK")).await.unwrap_err();
+    assert!(matches!(padding, CallError::UnexpectedReply { .. }), "{padding:?}");
+    let start = b"HTTP/1.1 200 OK\r\n\r\n{\"encoded_manifest\":\"";
+    let manifest = v1_manifest(&Double::start(Answer::Endless(start.to_vec()))).await.unwrap_err();
+    assert!(matches!(manifest, CallError::TooLarge { limit: 4096 }), "{manifest:?}");
+    let announced = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n";
+    let manifest = v1_manifest(&Double::start(Answer::Cut(announced.to_vec()))).await.unwrap_err();
     assert!(matches!(manifest, CallError::TooLarge { limit: 4096 }), "{manifest:?}");
     let error = endless("500 Oops").client().status().await.unwrap_err();
     assert!(matches!(error, CallError::Refused { status: 500, .. }), "{error:?}");

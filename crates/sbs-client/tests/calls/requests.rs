@@ -35,12 +35,13 @@ async fn every_call_sends_what_the_original_sends() {
         (
             "GET /manifest",
             nothing,
-            sent(async |c| drop(c.manifest(&BuildSelector::Latest).await)).await,
+            sent(async |c| drop(c.download_v1(&BuildSelector::Latest, &mut Vec::new()).await))
+                .await,
         ),
         (
             "GET /manifest",
             r#"{"BUILD_NAME":"b.1"}"#,
-            sent(async |c| drop(c.manifest(&named()).await)).await,
+            sent(async |c| drop(c.download_v1(&named(), &mut Vec::new()).await)).await,
         ),
         (
             "GET /publickey",
