@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::{Definition, Members, ParseDefinitionError, RuntimeType, key, parse_state_secret};
+use sbs_proto::{
+    Definition, Members, ParseDefinitionError, RuntimeType, key, parse_state_secret,
+    shared_storage_key,
+};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -18,7 +21,7 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
     let mut members = Members::default();
     let keys = key::REQUIRED.into_iter().chain(key::OPTIONAL);
     for key in keys {
-        if let Some(value) = config.value(key).or_else(|| config.value(aliased(key)?)) {
+        if let Some(value) = config.value(key).or_else(|| config.value(shared_storage_key(key)?)) {
             members.insert(key, value);
         }
     }
@@ -42,12 +45,6 @@ pub(crate) fn unknown_keys(config: &Config) -> Vec<String> {
         key::REQUIRED.iter().any(is) || key::OPTIONAL.iter().any(is) || LOCAL.iter().any(is)
     };
     config.keys().filter(|name| !known(name)).map(ToOwned::to_owned).collect()
-}
-
-/// Returns the `COS_*` key that stands for a `MANIFEST_COS_*` or `STATE_COS_*` key.
-fn aliased(key: &str) -> Option<&str> {
-    let rest = key.strip_prefix("MANIFEST_").or_else(|| key.strip_prefix("STATE_"))?;
-    rest.starts_with("COS_").then_some(rest)
 }
 
 fn check_repo_id(config: &Config) -> Result<(), MakeMembersError> {
@@ -126,7 +123,7 @@ const IMAGE_TAG: &str = "IMAGE_TAG";
 const REPO_ID: &str = "REPO_ID";
 
 /// Keys that stay on this machine; some are the original's and have no effect here.
-const LOCAL: [&str; 29] = [
+const LOCAL: [&str; 32] = [
     HOSTNAME,
     CICD_PORT,
     CONTAINER_NAME,
@@ -139,10 +136,13 @@ const LOCAL: [&str; 29] = [
     "CAKEYPATH",
     "CERTPATH",
     "ROOT_SSH_KEY_FILE",
+    "COS_ACCESS_KEY_ID",
     "COS_API_KEY_ID",
     "COS_AUTH_ENDPOINT",
     "COS_ENDPOINT",
+    "COS_REGION",
     "COS_RESOURCE_CRN",
+    "COS_SECRET_ACCESS_KEY",
     "BUILD_NAME",
     "CICD_PUBLIC_IP",
     "CSRPATH",
@@ -227,7 +227,8 @@ mod tests {
     fn object_store_keys_are_aliased_where_they_are_absent() {
         let body = made(&json!({
             "COS_ENDPOINT": "https://a", "cos_api_key_id": "k", "STATE_COS_ENDPOINT": "https://b",
-            "MANIFEST_COS_API_KEY_ID": "",
+            "MANIFEST_COS_API_KEY_ID": "", "COS_RESOURCE_CRN": "crn:v1:x",
+            "COS_AUTH_ENDPOINT": "https://iam.example/oidc/token",
         }))
         .unwrap();
         for (key, expected) in [

@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::storage::{parse_manifest_storage, parse_state_storage};
 use crate::{
     GitReference, GitUrl, ImageReference, Members, ParseGitError, ParseImageReferenceError,
     ParseNameError, ParsePathError, ParseStateSecretError, RegistryHost, RelativePath, SecretText,
-    StateSecret, TagPrefix,
+    StateSecret, StateStorage, StorageKeyError, StorageTarget, TagPrefix,
 };
 
 /// What `init` and `update` set: where the source is, how it is built, where the image goes.
@@ -23,6 +24,8 @@ pub struct Definition {
     pub build_image_tag: String,
     /// Keys of the original that have no effect here, to be named in the log.
     pub ignored_keys: Vec<String>,
+    /// The bucket that manifests are put into after each build.
+    pub manifest_storage: Option<StorageTarget>,
     /// How the image is built.
     pub recipe: Recipe,
     /// The repository that the image is pushed to, without tag.
@@ -33,6 +36,8 @@ pub struct Definition {
     pub runtime_type: RuntimeType,
     /// What is built from.
     pub source: Source,
+    /// Where state images are kept, besides the files that a client keeps.
+    pub state_storage: Option<StateStorage>,
     /// The first part of the image tag.
     pub tag_prefix: Option<TagPrefix>,
 }
@@ -131,24 +136,55 @@ pub mod key {
     pub const IMAGE_TAG_PREFIX: &str = "IMAGE_TAG_PREFIX";
     /// Run-time secrets; accepted from old clients and dropped.
     pub const ISV_SECRET: &str = "ISV_SECRET";
+    /// The bucket that manifests are put into.
+    pub const MANIFEST_BUCKET_NAME: &str = "MANIFEST_BUCKET_NAME";
+    /// The S3 access key for manifests.
+    pub const MANIFEST_COS_ACCESS_KEY_ID: &str = "MANIFEST_COS_ACCESS_KEY_ID";
+    /// The IBM Cloud API key for manifests.
+    pub const MANIFEST_COS_API_KEY_ID: &str = "MANIFEST_COS_API_KEY_ID";
+    /// Where that API key is exchanged for tokens.
+    pub const MANIFEST_COS_AUTH_ENDPOINT: &str = "MANIFEST_COS_AUTH_ENDPOINT";
+    /// The object storage for manifests.
+    pub const MANIFEST_COS_ENDPOINT: &str = "MANIFEST_COS_ENDPOINT";
+    /// The region of that storage.
+    pub const MANIFEST_COS_REGION: &str = "MANIFEST_COS_REGION";
+    /// The service instance of that storage, in IBM Cloud.
+    pub const MANIFEST_COS_RESOURCE_CRN: &str = "MANIFEST_COS_RESOURCE_CRN";
+    /// The secret of the S3 access key for manifests.
+    pub const MANIFEST_COS_SECRET_ACCESS_KEY: &str = "MANIFEST_COS_SECRET_ACCESS_KEY";
     /// The new secret of a rotation.
     pub const NEW_SECRET: &str = "NEW_SECRET";
     /// Where the image is meant to run.
     pub const RUNTIME_TYPE: &str = "RUNTIME_TYPE";
     /// The client's half of what protects the state image.
     pub const SECRET: &str = "SECRET";
+    /// The bucket of state images.
+    pub const STATE_BUCKET_NAME: &str = "STATE_BUCKET_NAME";
+    /// The S3 access key for state images.
+    pub const STATE_COS_ACCESS_KEY_ID: &str = "STATE_COS_ACCESS_KEY_ID";
+    /// The IBM Cloud API key for state images.
+    pub const STATE_COS_API_KEY_ID: &str = "STATE_COS_API_KEY_ID";
+    /// Where that API key is exchanged for tokens.
+    pub const STATE_COS_AUTH_ENDPOINT: &str = "STATE_COS_AUTH_ENDPOINT";
+    /// The object storage for state images.
+    pub const STATE_COS_ENDPOINT: &str = "STATE_COS_ENDPOINT";
+    /// The region of that storage.
+    pub const STATE_COS_REGION: &str = "STATE_COS_REGION";
+    /// The service instance of that storage, in IBM Cloud.
+    pub const STATE_COS_RESOURCE_CRN: &str = "STATE_COS_RESOURCE_CRN";
+    /// The secret of the S3 access key for state images.
+    pub const STATE_COS_SECRET_ACCESS_KEY: &str = "STATE_COS_SECRET_ACCESS_KEY";
 
     /// Keys that are taken and have no effect: those that no one has documented, those of what this
     /// server does not do, and the run-time secrets, which must not be here at all.
-    pub const IGNORED: [&str; 8] = [
+    pub const IGNORED: [&str; 7] = [
         "BUILD_DIR",
         "BUILD_SCRIPT",
         "DOCKER_CONTENT_TRUST_PUSH_SERVER",
         "EXIT_NONZERO",
         ISV_SECRET,
-        "MANIFEST_BUCKET_NAME",
         "SECRETS",
-        "STATE_BUCKET_NAME",
+        STATE_BUCKET_NAME,
     ];
 
     /// Keys that a client must send.
@@ -156,7 +192,7 @@ pub mod key {
         [RUNTIME_TYPE, DOCKER_REPO, DOCKER_USER, DOCKER_PASSWORD, GITHUB_URL, SECRET];
 
     /// Keys that a client sends when its configuration has them, besides the required ones.
-    pub const OPTIONAL: [&str; 31] = [
+    pub const OPTIONAL: [&str; 37] = [
         ARG,
         DOCKERFILE_PATH,
         DOCKER_BASE_PASSWORD,
@@ -174,17 +210,23 @@ pub mod key {
         GITHUB_RECURSE_SUBMODULES,
         "ICR_BASE_REPO",
         IMAGE_TAG_PREFIX,
-        "MANIFEST_BUCKET_NAME",
-        "MANIFEST_COS_API_KEY_ID",
-        "MANIFEST_COS_AUTH_ENDPOINT",
-        "MANIFEST_COS_ENDPOINT",
-        "MANIFEST_COS_RESOURCE_CRN",
+        MANIFEST_BUCKET_NAME,
+        MANIFEST_COS_ACCESS_KEY_ID,
+        MANIFEST_COS_API_KEY_ID,
+        MANIFEST_COS_AUTH_ENDPOINT,
+        MANIFEST_COS_ENDPOINT,
+        MANIFEST_COS_REGION,
+        MANIFEST_COS_RESOURCE_CRN,
+        MANIFEST_COS_SECRET_ACCESS_KEY,
         "REPO_ID",
-        "STATE_BUCKET_NAME",
-        "STATE_COS_API_KEY_ID",
-        "STATE_COS_AUTH_ENDPOINT",
-        "STATE_COS_ENDPOINT",
-        "STATE_COS_RESOURCE_CRN",
+        STATE_BUCKET_NAME,
+        STATE_COS_ACCESS_KEY_ID,
+        STATE_COS_API_KEY_ID,
+        STATE_COS_AUTH_ENDPOINT,
+        STATE_COS_ENDPOINT,
+        STATE_COS_REGION,
+        STATE_COS_RESOURCE_CRN,
+        STATE_COS_SECRET_ACCESS_KEY,
         "BUILD_DIR",
         "BUILD_SCRIPT",
         "EXIT_NONZERO",
@@ -207,6 +249,7 @@ impl Definition {
             build_image_tag: text(members, key::BUILD_IMAGE_TAG)?.unwrap_or_default().to_owned(),
             destination: parse_destination(members)?,
             ignored_keys: key::IGNORED.iter().filter(present).map(ToString::to_string).collect(),
+            manifest_storage: parse_manifest_storage(members)?,
             push_credentials: Credentials {
                 password: SecretText::new(required(members, key::DOCKER_PASSWORD)?.to_owned()),
                 user: required(members, key::DOCKER_USER)?.to_owned(),
@@ -214,6 +257,7 @@ impl Definition {
             recipe: parse_recipe(members)?,
             runtime_type: RuntimeType::parse(required(members, key::RUNTIME_TYPE)?)?,
             source: parse_source(members)?,
+            state_storage: parse_state_storage(members)?,
             tag_prefix: text(members, key::IMAGE_TAG_PREFIX)?.map(TagPrefix::parse).transpose()?,
         })
     }
@@ -307,6 +351,10 @@ pub enum ParseDefinitionError {
     /// SECRET is not what the server needs.
     #[error(transparent)]
     Secret(#[from] ParseStateSecretError),
+
+    /// A key of an object storage is wrong.
+    #[error(transparent)]
+    Storage(#[from] StorageKeyError),
 
     /// A value asks for what the server does not do.
     #[error("{key}: {advice}")]
@@ -498,7 +546,10 @@ mod tests {
             "DOCKER_RO_PASSWORD": "q", "IMAGE_TAG_PREFIX": "v1", "BUILD_IMAGE_TAG": "1.3.0.20",
             "SECRET": secret, "BASE_REPO_PUBLIC_KEY": "", "ENV_WHITELIST": ["A"],
             "ARG": {"K": "V", "N": 1, "B": true}, "DOCKER_CONTENT_TRUST_BASE": "False",
-            "MANIFEST_BUCKET_NAME": "b", "NEVER_HEARD_OF": {"x": [1]},
+            "MANIFEST_BUCKET_NAME": "manifests", "MANIFEST_COS_ENDPOINT": "https://s3.example",
+            "MANIFEST_COS_API_KEY_ID": "k", "MANIFEST_COS_RESOURCE_CRN": "crn:v1:x",
+            "MANIFEST_COS_AUTH_ENDPOINT": "https://iam.example/oidc/token",
+            "STATE_BUCKET_NAME": "", "NEVER_HEARD_OF": {"x": [1]},
         });
         Members::parse(json.to_string().as_bytes()).unwrap()
     }
@@ -523,7 +574,9 @@ mod tests {
             [("B", "true"), ("K", "V"), ("N", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()))
         );
         assert!(!definition.source.recurse_submodules);
-        assert_eq!(definition.ignored_keys, ["MANIFEST_BUCKET_NAME"]);
+        assert_eq!(definition.manifest_storage.unwrap().bucket.as_str(), "manifests");
+        assert!(definition.state_storage.is_none());
+        assert!(definition.ignored_keys.is_empty());
     }
 
     #[test]
@@ -645,7 +698,7 @@ mod tests {
     #[test]
     fn undocumented_keys_are_named() {
         let definition = with(key::ISV_SECRET, serde_json::json!({"a": "b"})).unwrap();
-        assert_eq!(definition.ignored_keys, ["ISV_SECRET", "MANIFEST_BUCKET_NAME"]);
+        assert_eq!(definition.ignored_keys, ["ISV_SECRET"]);
     }
 
     #[test]
@@ -654,7 +707,11 @@ mod tests {
         for key in body().keys() {
             for value in [Value::from(canary), serde_json::json!([canary]), 17.into()] {
                 let shown = match with(key, value) {
-                    Ok(definition) => format!("{:?}", definition.push_credentials.password),
+                    Ok(definition) => format!(
+                        "{:?} {:?}",
+                        definition.push_credentials.password,
+                        definition.manifest_storage.map(|storage| storage.access.credentials)
+                    ),
                     Err(error) => format!("{error} {error:?}"),
                 };
                 assert!(!shown.contains(canary), "{key}: {shown}");

@@ -39,6 +39,7 @@ pub mod route;
 mod secret;
 mod state_header;
 mod status;
+mod storage;
 pub mod v2;
 
 // The public interface:
@@ -65,3 +66,7 @@ pub use crate::reply::{
 pub use crate::secret::{ParseStateSecretError, SecretText, StateSecret};
 pub use crate::state_header::{ReadStateHeaderError, StateHeader, StateMeta};
 pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, StatusText, Step};
+pub use crate::storage::{
+    BucketName, ParseStorageError, StateStorage, StorageAccess, StorageCredentials,
+    StorageEndpoint, StorageKeyError, StoragePurpose, StorageTarget, shared_storage_key,
+};
