@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) client: ClientSettings,
     pub(crate) git: GitSettings,
     pub(crate) registry: RegistrySettings,
+    pub(crate) storage: StorageSettings,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -78,6 +79,13 @@ pub(crate) struct RegistrySettings {
     pub(crate) token_hosts: Vec<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct StorageSettings {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) danger_allow_http: bool,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -88,6 +96,7 @@ impl Default for Settings {
             client: ClientSettings::default(),
             git: GitSettings::default(),
             registry: RegistrySettings::default(),
+            storage: StorageSettings::default(),
         }
     }
 }
@@ -253,6 +262,7 @@ mod tests {
         let settings = Settings::parse(&all).unwrap();
         assert!(settings.git.known_hosts.is_some() && settings.build.isolation.is_some());
         assert!(settings.build.memory_limit_mib.is_some());
+        assert!(settings.storage.ca_file.is_some() && !settings.storage.danger_allow_http);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod registry;
 mod run;
+mod storage;
 mod store;
 mod telemetry;
 mod tls;

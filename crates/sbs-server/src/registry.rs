@@ -40,7 +40,7 @@ pub(crate) use self::blob::BlobSource;
 pub(crate) use self::document::{
     Descriptor, DocumentKind, ImageIndex, ImageManifest, ParseDocumentError, media_type,
 };
-pub(crate) use self::error::RegistryError;
+pub(crate) use self::error::{RegistryError, Remark, TransportError, find_cause};
 
 /// Whom the client trusts.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::config::{Identity, LoadIdentityError, LoadSettingsError, Settings};
 use crate::core::Core;
 use crate::core::error::KeepError;
+use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
+use crate::storage::{MakeStorageClientError, StorageClient, StorageLimits};
 use crate::store::{OpenStoreError, ReadSecretFileError, Store, read_secret_file, replace_file};
 use crate::tls::{self, MakeTlsError, Pinning, Tls};
 
@@ -36,6 +38,7 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let store = Store::open(&settings.data_directory)?;
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
+    let storages = StorageClient::from_settings(&settings.storage, StorageLimits::default())?;
     let environment = Environment::prepare(settings, &store, clock).await?;
     let address_file = store.path("address");
     let at_rest = AtRest::new(&root);
@@ -51,6 +54,9 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     tracing::info!(%address, "ready");
 
     let stop = CancellationToken::new();
+    let pauses = UploadPauses::default();
+    let uploader = Uploader::new(core.clone(), Arc::new(storages), pauses, stop.clone());
+    let uploads = tokio::spawn(uploader.run());
     let server = tokio::spawn(tls::serve(listener, tls, http::router(core.clone()), stop.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
@@ -60,6 +66,7 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     stop.cancel();
     core.stop().await;
     let _ended = server.await;
+    let _stopped = uploads.await;
     Ok(())
 }
 
@@ -119,6 +126,10 @@ pub(crate) enum RunError {
     /// Signals cannot be handled.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+
+    /// The client of object storages cannot be set up.
+    #[error("object storages cannot be used")]
+    Storage(#[from] MakeStorageClientError),
 
     /// The data directory cannot be used.
     #[error("the server cannot keep its data")]

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sbs_proto::{BuildName, BuildStatus, Definition, StatusText};
+use sbs_proto::{BuildName, BuildStatus, Definition, ParseDefinitionError, StatusText};
 use sbs_state::DefinitionKeys;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,9 @@ use crate::core::builds::BuildFiles;
 
 /// What runs builds.
 pub(crate) trait Builder: Debug + Send + Sync {
+    /// Refuses a definition that the settings of this server do not allow.
+    fn check(&self, definition: &Definition) -> Result<(), ParseDefinitionError>;
+
     /// Runs a build to its end, on the thread of the caller; `report` is told of every step that is
     /// done. When it returns, no process of the build is left.
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped>;

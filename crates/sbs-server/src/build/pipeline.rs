@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use sbs_proto::{
     BuildName, BuildRecord, BuildStatus, Credentials, Definition, ImageRecord, ImageTag,
-    ParseNameError, RECORD_SCHEMA, StatusText, Step,
+    ParseDefinitionError, ParseNameError, RECORD_SCHEMA, StatusText, Step, StorageAccess,
+    StorageCredentials, StoragePurpose,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -33,6 +34,19 @@ use crate::registry::RegistryError;
 use crate::store::remove_directory;
 
 impl Builder for Environment {
+    fn check(&self, definition: &Definition) -> Result<(), ParseDefinitionError> {
+        if self.settings.storage.danger_allow_http {
+            return Ok(());
+        }
+        if let Some(storage) = &definition.manifest_storage {
+            storage.access.require_https(StoragePurpose::Manifest)?;
+        }
+        if let Some(storage) = &definition.state_storage {
+            storage.access.require_https(StoragePurpose::State)?;
+        }
+        Ok(())
+    }
+
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped> {
         Handle::current().block_on(run(self, job, report))
     }
@@ -82,6 +96,19 @@ fn masks(definition: &Definition) -> Masks {
     credentials(&mut masks, &definition.push_credentials);
     if let Some(base) = &definition.base.credentials {
         credentials(&mut masks, base);
+    }
+    let mut storage = |access: &StorageAccess| match &access.credentials {
+        StorageCredentials::AccessKey { secret, .. } => masks.add(secret.expose(), "<SECRET_KEY>"),
+        StorageCredentials::IbmApiKey { api_key, instance, .. } => {
+            masks.add(api_key.expose(), "<API_KEY_ID>");
+            masks.add(instance.expose(), "<RESOURCE_CRN>");
+        }
+    };
+    if let Some(manifest) = &definition.manifest_storage {
+        storage(&manifest.access);
+    }
+    if let Some(state) = &definition.state_storage {
+        storage(&state.access);
     }
     if let Some(key) = &definition.source.key {
         masks.add(key.expose(), "<GITHUB_KEY>");
@@ -258,6 +285,11 @@ async fn keep(
     let image = evidence.tagged.reference().with_digest(evidence.tagged.digest()).to_string();
     let status = BuildStatus { status: StatusText::done(Step::Success), ..record.status.clone() };
     log.info(&format!("create manifest: {}; image={image}", build_name.manifest_name()));
+    match &job.definition.manifest_storage {
+        // The log ends with the build: how that went stands in the server's own.
+        Some(storage) => log.info(&format!("the manifest goes to bucket {}", storage.bucket)),
+        None => log.info("no MANIFEST_BUCKET_NAME: the manifest stays on this server"),
+    }
     let packed = {
         let (build_name, keys) = (build_name.clone(), Arc::clone(&job.keys));
         let (files, log) = (job.files.clone(), log.clone());

@@ -10,6 +10,7 @@ use sbs_proto::{BuildName, BuildStatus, ManifestName};
 use serde::{Deserialize, Serialize};
 
 use crate::core::error::KeepError;
+use crate::core::upload::Upload;
 use crate::store::{read_small_file, remove_directory, replace_file};
 
 /// What is known of a build from outside: replaced whole at every step, so that after a crash it
@@ -33,6 +34,9 @@ pub(crate) struct Journal {
     pub(crate) started_at: Option<String>,
     #[serde(flatten)]
     pub(crate) manifests: Manifests,
+    /// How the manifest gets into the bucket; none where no bucket was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upload: Option<Upload>,
 }
 
 /// The manifests of a build as they were stored: they do not change any more.
@@ -56,6 +60,7 @@ impl Journal {
             image: None,
             started_at: None,
             manifests: Manifests::default(),
+            upload: None,
         }
     }
 }
@@ -150,15 +155,26 @@ impl Builds {
         files.collect::<Result<_, _>>().map_err(KeepError::io("the builds"))
     }
 
-    /// Removes all but the newest `keep` builds; the newest that succeeded always stays.
+    /// Removes all but the newest `keep` builds; the newest that succeeded always stays, and so do
+    /// up to 100 more whose manifests are not in their bucket yet.
     pub(crate) fn retain(&self, keep: usize) -> Result<(), KeepError> {
         let builds = self.newest_first()?;
         let newest_success =
             builds.iter().position(|(journal, _)| journal.phase == Phase::Succeeded);
-        for (at, (_, files)) in builds.iter().enumerate() {
-            if at >= keep && Some(at) != newest_success {
-                remove_directory(&files.0).map_err(KeepError::io("an old build"))?;
+        let mut waiting = 0;
+        for (at, (journal, files)) in builds.iter().enumerate() {
+            if at < keep || Some(at) == newest_success {
+                continue;
             }
+            if journal.upload.as_ref().is_some_and(Upload::is_pending) {
+                if waiting < MAX_WAITING_BUILDS {
+                    waiting += 1;
+                    continue;
+                }
+                let build = &journal.id;
+                tracing::error!(build, "removed before its manifest was uploaded: too many wait");
+            }
+            remove_directory(&files.0).map_err(KeepError::io("an old build"))?;
         }
         Ok(())
     }
@@ -270,12 +286,16 @@ fn save_json(path: &Path, value: &impl Serialize, what: &'static str) -> Result<
 }
 
 const HASHED_PIECE: usize = 256 * 1024;
+/// Builds that are kept only because their manifests wait for a storage: a bound on the disk that a
+/// storage which never works again can fill.
+const MAX_WAITING_BUILDS: usize = 100;
 
 #[cfg(test)]
 mod tests {
-    use sbs_proto::{StatusText, Step};
+    use sbs_proto::{BucketName, StatusText, Step};
 
     use super::*;
+    use crate::core::upload::UploadState;
 
     fn journal(id: &str, phase: Phase) -> Journal {
         let status = BuildStatus::unfinished("", StatusText::done(Step::CleanedUp));
@@ -303,6 +323,25 @@ mod tests {
         let (_directory, builds) = builds(&[Succeeded, Succeeded, Failed, Failed]);
         builds.retain(1).unwrap();
         assert_eq!(phases(&builds), [Failed, Succeeded]);
+    }
+
+    #[test]
+    fn a_build_whose_manifest_is_not_in_its_bucket_yet_is_kept_within_a_bound() {
+        let many = vec![Phase::Succeeded; MAX_WAITING_BUILDS + 5];
+        let (_directory, builds) = builds(&many);
+        for (mut journal, files) in builds.newest_first().unwrap() {
+            journal.upload = Some(Upload::pending(&BucketName::parse("manifests").unwrap()));
+            files.save_journal(&journal).unwrap();
+        }
+        builds.retain(2).unwrap();
+        let kept = builds.newest_first().unwrap();
+        assert_eq!(kept.len(), 2 + MAX_WAITING_BUILDS);
+        for (mut journal, files) in kept {
+            journal.upload.as_mut().unwrap().state = UploadState::Done;
+            files.save_journal(&journal).unwrap();
+        }
+        builds.retain(2).unwrap();
+        assert_eq!(phases(&builds).len(), 2);
     }
 
     #[test]

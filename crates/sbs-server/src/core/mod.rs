@@ -8,6 +8,7 @@ pub(crate) mod error;
 mod kept;
 pub(crate) mod read;
 mod slot;
+pub(crate) mod upload;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,6 +28,7 @@ use crate::core::builds::{BuildFiles, Current, Journal, Phase};
 use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
 use crate::core::kept::Kept;
 use crate::core::slot::{Running, Slot, note_end};
+use crate::core::upload::{Upload, Wanted};
 use crate::store::Store;
 
 /// The core. Clones share everything.
@@ -41,6 +43,8 @@ struct Inner {
     builder: Arc<dyn Builder>,
     stop: CancellationToken,
     slots: HashMap<DefinitionName, Slot>,
+    /// Told when there is something to upload.
+    wanted: Wanted,
 }
 
 impl Core {
@@ -58,7 +62,8 @@ impl Core {
         let name = DefinitionName::default_name();
         slots.insert(name.clone(), Slot::load(&store, &at_rest, &name)?);
         let stop = CancellationToken::new();
-        Ok(Self(Arc::new(Inner { store, clock, keep_builds, builder, stop, slots })))
+        let wanted = Wanted::default();
+        Ok(Self(Arc::new(Inner { store, clock, keep_builds, builder, stop, slots, wanted })))
     }
 
     /// Returns the status of an image definition.
@@ -84,7 +89,7 @@ impl Core {
             return Err(SetDefinitionError::NewSecretOnInit);
         }
         let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
-        let share = check(&members)?;
+        let share = self.check(&members)?;
         let _writer = slot.writer.lock().await;
         {
             let now = slot.now();
@@ -94,6 +99,7 @@ impl Core {
             }
         }
         slot.set(Kept::new(members, share))?;
+        self.0.wanted.anew();
         Ok(())
     }
 
@@ -104,7 +110,7 @@ impl Core {
         members: Members,
     ) -> Result<(), SetDefinitionError> {
         let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
-        let share = check(&members)?;
+        let share = self.check(&members)?;
         let new = parse_new_state_secret(&members).map_err(SetDefinitionError::Secret)?;
         let _writer = slot.writer.lock().await;
         {
@@ -116,6 +122,7 @@ impl Core {
         }
         let share = new.as_ref().map_or(share, ClientShare::derive);
         slot.set(Kept::new(members, share))?;
+        self.0.wanted.anew();
         Ok(())
     }
 
@@ -242,6 +249,14 @@ impl Core {
         }
     }
 
+    /// Checks a body before anything is changed, and returns what is made of its secret.
+    fn check(&self, members: &Members) -> Result<ClientShare, SetDefinitionError> {
+        let definition = Definition::parse(members).map_err(SetDefinitionError::Definition)?;
+        self.0.builder.check(&definition).map_err(SetDefinitionError::Definition)?;
+        let secret = parse_state_secret(members).map_err(SetDefinitionError::Secret)?;
+        Ok(ClientShare::derive(&secret))
+    }
+
     fn slot(&self, name: &DefinitionName) -> Option<&Slot> {
         self.0.slots.get(name)
     }
@@ -275,6 +290,8 @@ impl Core {
         let Some(slot) = self.slot(&name) else { return };
         let files = job.files.clone();
         let (work, cancel) = (job.work.clone(), job.cancel.clone());
+        let storage = job.definition.manifest_storage.as_ref();
+        let upload = storage.map(|storage| Upload::pending(&storage.bucket));
         let builder = Arc::clone(&self.0.builder);
         let core = self.clone();
         let of = name.clone();
@@ -303,7 +320,10 @@ impl Core {
         let mut now = slot.now();
         if let Some(journal) = &mut now.journal {
             note_end(journal, phase, result);
+            // With the success itself: a server that dies now still knows of it.
+            journal.upload = upload.filter(|_| journal.phase == Phase::Succeeded);
             if let Err(error) = files.save_journal(journal) {
+                journal.upload = None;
                 // What would be forgotten at the next start must not be told as done now.
                 tracing::error!(%error, "the end of the build was not kept");
                 note_end(journal, Phase::Failed, Err(Stopped::not_kept()));
@@ -316,6 +336,7 @@ impl Core {
         if let Err(error) = slot.builds.retain(self.0.keep_builds.max(1)) {
             tracing::warn!(%error, "old builds were not removed");
         }
+        self.0.wanted.more();
     }
 
     /// Notes that a step is done.
@@ -328,13 +349,6 @@ impl Core {
             tracing::error!(%error, "the step was not noted down");
         }
     }
-}
-
-/// Checks a body before anything is changed, and returns what is made of its secret.
-fn check(members: &Members) -> Result<ClientShare, SetDefinitionError> {
-    Definition::parse(members).map_err(SetDefinitionError::Definition)?;
-    let secret = parse_state_secret(members).map_err(SetDefinitionError::Secret)?;
-    Ok(ClientShare::derive(&secret))
 }
 
 #[cfg(test)]

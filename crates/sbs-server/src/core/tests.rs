@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::{ImageTag, Progress};
+use sbs_proto::{ImageTag, ParseDefinitionError, Progress};
 use sbs_state::RootSecret;
 
 use super::*;
@@ -19,7 +19,7 @@ struct Double {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Act {
+pub(super) enum Act {
     /// Ends a while after it was cancelled: when a file `end` is in the data directory.
     EndWhenTold,
     Fail,
@@ -29,6 +29,10 @@ enum Act {
 }
 
 impl Builder for Double {
+    fn check(&self, _definition: &Definition) -> Result<(), ParseDefinitionError> {
+        Ok(())
+    }
+
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped> {
         let count = self.builds.fetch_add(1, Ordering::SeqCst);
         fs::create_dir_all(&job.work).unwrap();
@@ -80,11 +84,11 @@ fn body(byte: u8) -> Members {
     Members::parse(json.to_string().as_bytes()).unwrap()
 }
 
-fn name() -> DefinitionName {
+pub(super) fn name() -> DefinitionName {
     DefinitionName::default_name()
 }
 
-fn open(directory: &Path, act: Act) -> Core {
+pub(super) fn open(directory: &Path, act: Act) -> Core {
     try_open(directory, act, 1).unwrap()
 }
 
@@ -94,6 +98,24 @@ fn try_open(directory: &Path, act: Act, root: u8) -> Result<Core, KeepError> {
     let store = Store::open(directory).unwrap();
     let builder = Arc::new(Double { act, builds: AtomicUsize::new(0) });
     Core::load(store, at_rest, Clock::system(), builder, 20)
+}
+
+/// Builds once with a definition that has these keys, too, and waits for the end.
+pub(super) async fn built_with(directory: &Path, keys: &[(&str, String)]) -> Core {
+    let core = open(directory, Act::Succeed);
+    set(&core, keys).await;
+    core.start_build(&name()).await.unwrap();
+    assert_eq!(ended(&core).await.progress(), Progress::Succeeded);
+    core
+}
+
+/// Sets a definition that has these keys, too.
+pub(super) async fn set(core: &Core, keys: &[(&str, String)]) {
+    let mut members = body(1);
+    for (key, value) in keys {
+        members.insert(key, value.clone());
+    }
+    core.initialise(&name(), members).await.unwrap();
 }
 
 async fn initialised(act: Act) -> (tempfile::TempDir, Core) {

@@ -94,6 +94,10 @@ impl Remark {
         let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         Self(text.chars().take(MAX_REMARK_CHARS).map(printable).collect())
     }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Remark {
@@ -112,14 +116,19 @@ impl fmt::Debug for Remark {
 ///
 /// It is kept as text: the chain below can hold addresses with queries, and names that the other
 /// side put into its certificate.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[error("{0}")]
 pub(crate) struct TransportError(Remark);
 
 impl TransportError {
     /// Takes a cause of our own.
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self(Remark::new(text))
+    }
+
+    /// Takes the first cause.
+    pub(crate) fn deepest(error: &(dyn Error + 'static)) -> Self {
+        Self::new(&deepest(error).to_string())
     }
 }
 
@@ -176,20 +185,21 @@ impl Fault {
         // The address stands in the error's text otherwise, and with it its query.
         let error = error.without_url();
         let host = host.to_owned();
-        if let Some(private) = find::<PrivateAddress>(&error) {
+        if let Some(private) = find_cause::<PrivateAddress>(&error) {
             let target = Remark::new(&private.host);
             let why = "it has a private address";
             return RegistryError::RedirectNotAllowed { host, target, why }.into();
         }
-        if let Some(rustls::Error::InvalidCertificate(cause)) = find::<rustls::Error>(&error) {
+        if let Some(rustls::Error::InvalidCertificate(cause)) = find_cause::<rustls::Error>(&error)
+        {
             let source = TransportError::new(&cause.to_string());
             return RegistryError::Untrusted { host, source }.into();
         }
         let cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
-        let source = match find::<io::Error>(&error) {
+        let source = match find_cause::<io::Error>(&error) {
             // What rustls says here is a link to its manual.
             Some(error) if cut(error) => TransportError::new("the connection ended early"),
-            _ => TransportError::new(&deepest(&error).to_string()),
+            _ => TransportError::deepest(&error),
         };
         Self::interrupted(host, source)
     }
@@ -202,7 +212,9 @@ impl Fault {
 
 /// Finds an error of this type among the causes, also inside of `io::Error`, whose `source` skips
 /// what it wraps.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(crate) fn find_cause<'a, E: Error + 'static>(
+    error: &'a (dyn Error + 'static),
+) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<E>() {
@@ -243,7 +255,7 @@ mod tests {
     fn finds_a_cause_inside_an_io_error() {
         let inner = io::Error::other(PrivateAddress { host: "h".to_owned() });
         let outer = io::Error::other(inner);
-        assert_eq!(find::<PrivateAddress>(&outer).unwrap().host, "h");
-        assert!(find::<rustls::Error>(&outer).is_none());
+        assert_eq!(find_cause::<PrivateAddress>(&outer).unwrap().host, "h");
+        assert!(find_cause::<rustls::Error>(&outer).is_none());
     }
 }

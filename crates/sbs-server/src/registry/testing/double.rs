@@ -156,7 +156,7 @@ async fn serve(
     response.body(Full::from(reply.body)).unwrap()
 }
 
-fn acceptor(host: &str) -> TlsAcceptor {
+pub(crate) fn acceptor(host: &str) -> TlsAcceptor {
     let (certificate, key) = Authority::get().identity(host);
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
