@@ -25,8 +25,8 @@ pub struct ServerSetup {
     pub directory: PathBuf,
     /// The variables of the environment, as `sbs instance-env` prints them.
     pub environment: Vec<(String, String)>,
-    /// The tables of the settings file; what stands above the first table is written by the
-    /// harness.
+    /// The tables of the settings file; what stands above the first table, and the root secret,
+    /// is written by the harness.
     pub settings: String,
 }
 
@@ -38,7 +38,7 @@ impl TestServer {
         fs::write(&secret, random_bytes::<32>())?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
         let settings = format!(
-            "listen = \"127.0.0.1:0\"\ndata-directory = \"{}\"\nroot-secret-file = \"{}\"\n{}",
+            "listen = \"127.0.0.1:0\"\ndata-directory = \"{}\"\n[root-secret]\nfile = \"{}\"\n{}",
             directory.join("data").display(),
             secret.display(),
             setup.settings

@@ -4,15 +4,21 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{cargo, program, run_command, say};
+use crate::{FEATURES, cargo, program, run_command, say};
 
 /// Runs every check.
 pub(crate) fn run() -> Result<()> {
     format()?;
     forbidden_words()?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    // With what is optional, and without.
+    for features in [&FEATURES[..], &[]] {
+        let clippy = ["clippy", "--workspace", "--all-targets"];
+        cargo(&[&clippy[..], features, &["--", "--deny", "warnings"]].concat())?;
+    }
     let mut doc = program("cargo");
-    doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings");
+    doc.args(["doc", "--workspace", "--no-deps"])
+        .args(FEATURES)
+        .env("RUSTDOCFLAGS", "--deny warnings");
     run_command(&mut doc)
 }
 

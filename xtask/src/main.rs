@@ -51,12 +51,17 @@ fn test(filters: &[&str]) -> Result<()> {
     build_programs(&[])?;
     // The programs are built; what a filter does not name need not be.
     if nextest() {
-        cargo(&[&["nextest", "run", "--workspace"], filters].concat())?;
+        cargo(&[&["nextest", "run", "--workspace"], &FEATURES[..], filters].concat())?;
     } else {
         // A list of filters is nextest's; libtest takes it behind `--`.
-        cargo(&[&["test", "--workspace", "--lib", "--bins", "--tests", "--"], filters].concat())?;
+        let test = ["test", "--workspace", "--lib", "--bins", "--tests"];
+        cargo(&[&test[..], &FEATURES, &["--"], filters].concat())?;
     }
-    if filters.is_empty() { cargo(&["test", "--workspace", "--doc"]) } else { Ok(()) }
+    if filters.is_empty() {
+        cargo(&[&["test", "--workspace", "--doc"], &FEATURES[..]].concat())
+    } else {
+        Ok(())
+    }
 }
 
 fn demo(arguments: &[&str]) -> Result<()> {
@@ -76,7 +81,7 @@ fn bench(arguments: &[&str]) -> Result<()> {
 /// Builds the programs that tests, demo and benchmark start; they look for them beside themselves.
 fn build_programs(options: &[&str]) -> Result<()> {
     let build = ["build", "--package", "sbs-server", "--package", "sbs-cli", "--bins"];
-    cargo(&[&build[..], options].concat())
+    cargo(&[&build[..], &FEATURES, options].concat())
 }
 
 fn nextest() -> bool {
@@ -114,6 +119,9 @@ fn root() -> Result<&'static Path> {
 fn say(text: &str) {
     eprintln!("{text}");
 }
+
+/// What is not built by default and is tested all the same.
+const FEATURES: [&str; 2] = ["--features", "sbs-server/tpm2"];
 
 const HELP: &str = "\
 cargo xtask COMMAND

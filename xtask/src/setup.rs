@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 26] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -97,6 +97,9 @@ const PACKAGES: [&str; 19] = [
     "openssh-client",
     "runc",
     "util-linux",
+    // What its feature `tpm2` is built with.
+    "libtss2-dev",
+    "pkg-config",
     // The other end of what it talks to.
     "apache2-utils",
     "busybox-static",
@@ -104,12 +107,16 @@ const PACKAGES: [&str; 19] = [
     "openssh-server",
     // What libFuzzer is built with.
     "g++",
+    "swtpm",
+    "swtpm-tools",
     // The judges.
     "bzip2",
     "openssl",
     "python3",
     "python3-cryptography",
     "skopeo",
+    "systemd",
     "tar",
+    "tpm2-tools",
     "xxd",
 ];

@@ -33,4 +33,38 @@ pub(crate) enum Command {
     },
     /// Print the settings with their defaults and explanations
     DefaultConfig,
+    /// Make the root secret, or tell which it is
+    #[command(subcommand)]
+    RootSecret(RootSecretCommand),
+    /// Seal everything in the data directory again, under the current root secret
+    ///
+    /// The server must be stopped. Afterwards the previous root secrets are of no more use. It can be
+    /// interrupted and run again.
+    Reseal {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RootSecretCommand {
+    /// Make a root secret where the settings say; nothing that exists is overwritten
+    Init {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Take the secret of this file, such as a backup, instead of a new one
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// Write a copy of the secret, to be kept off this machine
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
+    },
+    /// Tell the number and the provider of each root secret, never the secret
+    Show {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }

@@ -1,4 +1,4 @@
-//! The settings of the server: a TOML file, and four variables of the environment.
+//! The settings of the server: a TOML file, and a few variables of the environment.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::root_secret::RootSecretSettings;
+
 /// The settings file. Every key has a default; `crates/sbs-server/default.toml` shows and explains
 /// them all.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -18,7 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) data_directory: PathBuf,
-    pub(crate) root_secret_file: PathBuf,
+    pub(crate) root_secret: RootSecretSettings,
     pub(crate) build: BuildSettings,
     pub(crate) client: ClientSettings,
     pub(crate) git: GitSettings,
@@ -91,7 +93,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 443)),
             data_directory: "/var/lib/sbs".into(),
-            root_secret_file: "/etc/sbs/root-secret".into(),
+            root_secret: RootSecretSettings::default(),
             build: BuildSettings::default(),
             client: ClientSettings::default(),
             git: GitSettings::default(),
@@ -151,6 +153,11 @@ impl Settings {
         Self::parse(&text)
             .map_err(|source| LoadSettingsError::Parse { path: path.to_owned(), source })
     }
+}
+
+/// Returns the directory in which systemd gives credentials to this service, if it does.
+pub(crate) fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// The certificates that come in through the environment, each base64 of PEM text.
@@ -263,6 +270,7 @@ mod tests {
         assert!(settings.git.known_hosts.is_some() && settings.build.isolation.is_some());
         assert!(settings.build.memory_limit_mib.is_some());
         assert!(settings.storage.ca_file.is_some() && !settings.storage.danger_allow_http);
+        assert_eq!(settings.root_secret.previous.len(), 1);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod core;
 mod http;
 mod limits;
 mod registry;
+mod reseal;
+mod root_secret;
 mod run;
 mod storage;
 mod store;
@@ -29,20 +31,7 @@ pub use crate::args::Args;
 
 /// Runs what the command line asks for; the exit code is that of the process.
 pub fn main(args: Args) -> ExitCode {
-    let result: Result<(), Box<dyn std::error::Error>> = match args.command {
-        args::Command::Run { config, log_level } => {
-            telemetry::init(&log_level);
-            run::run(config.as_deref()).map_err(Into::into)
-        }
-        args::Command::CheckConfig { config } => {
-            config::Settings::load(&config).map(drop).map_err(Into::into)
-        }
-        args::Command::DefaultConfig => {
-            let text = include_bytes!("../default.toml");
-            std::io::stdout().write_all(text).map_err(Into::into)
-        }
-    };
-    match result {
+    match execute(args.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("error: {}\n", build::failure::chain(&*error));
@@ -51,4 +40,29 @@ pub fn main(args: Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
+    let text = match command {
+        args::Command::Run { config, log_level } => {
+            telemetry::init(&log_level);
+            run::run(config.as_deref())?;
+            String::new()
+        }
+        args::Command::CheckConfig { config } => {
+            config::Settings::load(&config)?;
+            String::new()
+        }
+        args::Command::DefaultConfig => include_str!("../default.toml").to_owned(),
+        args::Command::RootSecret(args::RootSecretCommand::Init { config, from, backup }) => {
+            let settings = run::load_settings(config.as_deref())?.root_secret;
+            root_secret::init(&settings, from.as_deref(), backup.as_deref())?
+        }
+        args::Command::RootSecret(args::RootSecretCommand::Show { config }) => {
+            let settings = run::load_settings(config.as_deref())?.root_secret;
+            root_secret::show(&settings, config::credentials_directory().as_deref())?
+        }
+        args::Command::Reseal { config } => run::reseal(config.as_deref())?,
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

@@ -1,8 +1,8 @@
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use sbs_state::{AtRest, ParseRootSecretError, RootSecret};
+use sbs_state::{AtRest, KeyRing, PrfError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,18 +10,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::environment::{Environment, PrepareError};
 use crate::clock::Clock;
-use crate::config::{Identity, LoadIdentityError, LoadSettingsError, Settings};
+use crate::config::{
+    Identity, LoadIdentityError, LoadSettingsError, Settings, credentials_directory,
+};
 use crate::core::Core;
 use crate::core::error::KeepError;
 use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
+use crate::reseal::{ResealError, reseal_all};
+use crate::root_secret::{self, OpenRootSecretError, Provider};
 use crate::storage::{MakeStorageClientError, StorageClient, StorageLimits};
-use crate::store::{OpenStoreError, ReadSecretFileError, Store, read_secret_file, replace_file};
+use crate::store::{OpenStoreError, Store, replace_file};
 use crate::tls::{self, MakeTlsError, Pinning, Tls};
 
 /// Runs the server until it is told to stop.
 pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
-    let settings = config.map(Settings::load).transpose()?.unwrap_or_default();
+    let settings = load_settings(config)?;
     let identity = Identity::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -34,15 +38,20 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let pinning =
         if settings.client.pin_certificate { Pinning::Certificate } else { Pinning::Authority };
     let tls = Tls::new(identity, pinning)?;
-    let root = load_root_secret(&settings.root_secret_file)?;
+    let ring = root_secret::open(&settings.root_secret, credentials_directory().as_deref())?;
+    tell_of(&ring);
     let store = Store::open(&settings.data_directory)?;
+    let at_rest = AtRest::new(&ring)?;
+    drop(ring);
+    let resealed = reseal_all(&store, &at_rest)?;
+    if resealed.changed > 0 {
+        tracing::info!(files = resealed.changed, "sealed again under the current root secret");
+    }
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
     let storages = StorageClient::from_settings(&settings.storage, StorageLimits::default())?;
     let environment = Environment::prepare(settings, &store, clock).await?;
     let address_file = store.path("address");
-    let at_rest = AtRest::new(&root);
-    drop(root);
     let core = Core::load(store, at_rest, clock, Arc::new(environment), keep_builds)?;
 
     let at = |source| RunError::Listen { address: listen.to_string(), source };
@@ -70,14 +79,35 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     Ok(())
 }
 
-fn load_root_secret(path: &Path) -> Result<RootSecret, RunError> {
-    let content = read_secret_file(path).map_err(|source| RunError::RootSecretFile { source })?;
-    tracing::warn!(
-        path = %path.display(),
-        "the root secret is a file: whoever reads it and the data directory has the keys"
-    );
-    RootSecret::parse(&content)
-        .map_err(|source| RunError::RootSecret { path: path.to_owned(), source })
+/// Loads the settings; without a file every setting has its default.
+pub(crate) fn load_settings(config: Option<&Path>) -> Result<Settings, LoadSettingsError> {
+    Ok(config.map(Settings::load).transpose()?.unwrap_or_default())
+}
+
+/// Seals everything that is kept again, while no server runs. Returns what to tell.
+pub(crate) fn reseal(config: Option<&Path>) -> Result<String, RunError> {
+    let settings = load_settings(config)?;
+    let ring = root_secret::open(&settings.root_secret, credentials_directory().as_deref())?;
+    let store = Store::open(&settings.data_directory)?;
+    let resealed = reseal_all(&store, &AtRest::new(&ring)?)?;
+    Ok(format!(
+        "{} files sealed again under root secret {}, {} were already\n",
+        resealed.changed,
+        ring.current_kid(),
+        resealed.unchanged
+    ))
+}
+
+fn tell_of(ring: &KeyRing) {
+    let current = ring.current();
+    let (kid, provider, portability) = (ring.current_kid(), current.name(), current.portability());
+    tracing::info!(%kid, provider, %portability, "root secret");
+    if provider == Provider::File.name() {
+        tracing::warn!(
+            "the root secret is a file, which is for development: whoever reads it and the data \
+             directory has the keys"
+        );
+    }
 }
 
 /// Why the server did not start.
@@ -104,16 +134,17 @@ pub(crate) enum RunError {
     #[error("builds cannot run here")]
     Prepare(#[from] PrepareError),
 
-    /// The root secret is malformed.
-    #[error("`{}` holds no root secret", path.display())]
-    RootSecret { path: PathBuf, source: ParseRootSecretError },
+    /// The root secret does not compute.
+    #[error("the root secret cannot be used")]
+    Prf(#[from] PrfError),
 
-    /// The root secret cannot be read.
-    #[error(
-        "the root secret cannot be used; on a new server make one, on an old one bring it back: \
-         with another nothing that is kept can be opened"
-    )]
-    RootSecretFile { source: ReadSecretFileError },
+    /// What is kept cannot be sealed under the current root secret.
+    #[error("what the data directory keeps cannot be sealed again")]
+    Reseal(#[from] ResealError),
+
+    /// The root secret cannot be had.
+    #[error("there is no root secret to open what is kept with")]
+    RootSecret(#[from] OpenRootSecretError),
 
     /// The runtime cannot start.
     #[error("cannot start threads")]

@@ -52,6 +52,46 @@ impl Store {
         Ok(path)
     }
 
+    /// Lists the names of all sealed records: their paths in the data directory without the ending,
+    /// which is also what each is sealed to.
+    ///
+    /// Looks where they are kept, in the data directory and in each definition's, and nowhere
+    /// below: what builds leave there is not to be trusted.
+    pub(crate) fn sealed_records(&self) -> io::Result<Vec<String>> {
+        let mut records = Vec::new();
+        self.list_sealed(Path::new(""), &mut records)?;
+        let definitions = match fs::read_dir(self.root.join(DEFINITIONS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+            entries => entries?,
+        };
+        for entry in definitions {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                self.list_sealed(&Path::new(DEFINITIONS).join(entry.file_name()), &mut records)?;
+            }
+        }
+        records.sort();
+        Ok(records)
+    }
+
+    /// Returns the path of the file of a sealed record.
+    pub(crate) fn sealed_file(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}{SEALED}"))
+    }
+
+    fn list_sealed(&self, directory: &Path, records: &mut Vec<String>) -> io::Result<()> {
+        for entry in fs::read_dir(self.root.join(directory))? {
+            let entry = entry?;
+            let path = directory.join(entry.file_name());
+            let name = path.to_str().and_then(|path| path.strip_suffix(SEALED));
+            if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            {
+                records.push(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the path of a file or directory in the data directory.
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
@@ -110,8 +150,9 @@ pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a file that holds a secret of the operator's: a regular file with one name, of the
-/// server's own user, that nobody else can read.
+/// server's own user, that nobody else can read, or exchange for another.
 pub(crate) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadSecretFileError> {
+    check_parents(path)?;
     let at = |source| ReadSecretFileError::Read { path: path.to_owned(), source };
     let refuse = |what| ReadSecretFileError::Unsafe { path: path.to_owned(), what };
     let no_follow = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -139,6 +180,28 @@ pub(crate) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadSe
         return Err(refuse("has more than one name (hard link); remove the others"));
     }
     read_limited(file).map_err(at)
+}
+
+/// Checks that nobody but root and the server's own user can put another file in the place of
+/// this one: such a file could be there already.
+///
+/// A directory with the sticky bit, such as `/tmp`, lets others add files and not move ours.
+pub(crate) fn check_parents(path: &Path) -> Result<(), ReadSecretFileError> {
+    let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    let at = |path: &Path, source| ReadSecretFileError::Read { path: path.to_owned(), source };
+    let directory = directory.canonicalize().map_err(|source| at(directory, source))?;
+    for directory in directory.ancestors() {
+        let metadata = directory.metadata().map_err(|source| at(directory, source))?;
+        let refuse = |what| ReadSecretFileError::Unsafe { path: directory.to_owned(), what };
+        if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+            return Err(refuse("belongs to another user, who can exchange the secret in it"));
+        }
+        if metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
+            return Err(refuse("can be written by others; set the mode of the directory to 0755"));
+        }
+    }
+    Ok(())
 }
 
 /// Why a file that holds a secret was not read.
@@ -170,6 +233,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
+
+const DEFINITIONS: &str = "definitions";
+
+const SEALED: &str = ".sealed";
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +285,28 @@ mod tests {
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
             path(name)
         };
-        assert_eq!(**read_secret_file(&secret("good")).unwrap(), [7; 32]);
+        let good = secret("good");
+        assert_eq!(**read_secret_file(&good).unwrap(), [7; 32]);
+
+        // Whoever can write the directory can put another file there.
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (mode, refused) in [(0o770, true), (0o702, true), (0o755, false), (0o1777, false)] {
+            set_mode(directory.path(), mode);
+            let result = read_secret_file(&good);
+            assert_eq!(result.is_err(), refused, "{mode:o}");
+            if let Err(error) = result {
+                assert!(error.to_string().contains("written by others"), "{error}");
+            }
+        }
+        set_mode(directory.path(), 0o700);
+        let theirs = path("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::rename(&good, theirs.join("good")).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+        let error = read_secret_file(&theirs.join("good")).unwrap_err();
+        assert!(error.to_string().contains("belongs to another user, who"), "{error}");
 
         let mode = secret("mode");
         fs::set_permissions(&mode, fs::Permissions::from_mode(0o640)).unwrap();
@@ -226,6 +314,8 @@ mod tests {
         std::os::unix::fs::symlink(secret("target"), &link).unwrap();
         let named_twice = secret("twice");
         fs::hard_link(&named_twice, path("other-name")).unwrap();
+        let owned_by_other = secret("other");
+        std::os::unix::fs::chown(&owned_by_other, Some(65534), None).unwrap();
         let fifo = path("fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -239,6 +329,7 @@ mod tests {
             (mode, "read by others"),
             (link, "symbolic link"),
             (named_twice, "more than one name"),
+            (owned_by_other, "belongs to another user; give"),
             (fifo, "not a regular file"),
             (directory.path().to_owned(), "not a regular file"),
         ] {

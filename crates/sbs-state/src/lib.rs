@@ -5,19 +5,21 @@
 //!
 //! Where to start:
 //!
-//! - [`RootSecret`]: the one secret that an operator gives to a server;
-//! - [`AtRest`]: seals and opens records with a key from that secret;
+//! - [`RootSecretProvider`]: where the one secret is that an operator gives to a server, such as a
+//!   [`RootSecret`] in memory;
+//! - [`KeyRing`]: that secret and those before it;
+//! - [`AtRest`]: seals and opens records with keys from that ring;
 //! - [`ClientShare`]: what a server keeps of the client's SECRET;
 //! - [`DefinitionKeys`]: the signing keys of one build definition, and their record;
 //! - [`seal`] and [`open`]: a whole state as one file, the state image, which opens only with the
 //!   client's SECRET and a server's root secret together.
 //!
 //! ```
-//! use sbs_state::{AtRest, DefinitionKeys, RootSecret};
+//! use sbs_state::{AtRest, DefinitionKeys, KeyRing, RootSecret};
 //!
 //! # let file_content: Vec<u8> = (0..32).collect();
 //! let root = RootSecret::parse(&file_content)?;
-//! let at_rest = AtRest::new(&root);
+//! let at_rest = AtRest::new(&KeyRing::new(Box::new(root), Vec::new())?)?;
 //!
 //! let keys = DefinitionKeys::generate()?;
 //! let sealed = at_rest.seal("definition/app/keys", &keys.to_record())?;
@@ -68,14 +70,17 @@
 //!
 //! Key schedule, with fixed ASCII labels: `prf(label) = HMAC-SHA-256(root secret, label)`
 //! (RFC 2104); the key at rest is `prf("sbs.state/v1 at rest")`, used as
-//! [`SealingKey`](sbs_crypto::SealingKey) describes. A provider that does not hand out its secret,
-//! such as a hardware token, can compute the same function.
+//! [`SealingKey`](sbs_crypto::SealingKey) describes, and the number of a secret the first 8 bytes
+//! of `prf("sbs.state/v1 kid")`. A provider that does not hand out its secret, such as a hardware
+//! token, can compute the same function.
 
 mod at_rest;
 mod client_share;
 mod definition_keys;
 mod error;
 mod import;
+mod key_ring;
+mod provider;
 mod read;
 mod record;
 mod root;
@@ -84,13 +89,17 @@ mod server_share;
 mod write;
 
 // The public interface:
-pub use crate::at_rest::AtRest;
+pub use crate::at_rest::{AtRest, OpenRecordError};
 pub use crate::client_share::{ClientShare, ParseClientShareError};
 pub use crate::definition_keys::{DefinitionKeys, ParseRecordError};
 pub use crate::error::{ContentError, OpenStateError, SealStateError};
 pub use crate::import::{AcceptedState, CaBinding, ImportPolicy, OpenedState, open};
 pub use crate::read::read_records;
 pub use crate::record::{RecordManifest, RecordName};
+pub use crate::key_ring::{KeyRing, MakeKeyRingError};
+pub use crate::provider::{
+    CounterError, KeyId, MonotonicCounter, Portability, PrfError, RootSecretProvider,
+};
 pub use crate::root::{ParseRootSecretError, RootSecret};
 pub use crate::sealed::{Export, OpenReader, SealWriter};
 pub use crate::server_share::ServerShare;

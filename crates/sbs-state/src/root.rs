@@ -1,13 +1,13 @@
 use std::fmt;
 
-use sbs_crypto::hmac_sha256;
+use sbs_crypto::{hmac_sha256, random_bytes};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// The secret that everything a server keeps is protected by: 32 random bytes.
 ///
 /// Whoever has it and the server's files has all keys of the server; without it the files are
-/// lost. It is only ever used through [`prf`](Self::prf).
+/// lost. What it protects it protects through [`prf`](Self::prf).
 pub struct RootSecret(Box<Zeroizing<[u8; BYTES]>>);
 
 impl RootSecret {
@@ -40,11 +40,22 @@ impl RootSecret {
         }
     }
 
+    /// Makes a new secret.
+    pub fn generate() -> Self {
+        Self(Box::new(Zeroizing::new(random_bytes())))
+    }
+
     /// Derives 32 bytes for one use: HMAC-SHA-256 of `label`, with this secret as the key.
     ///
     /// `label` is a fixed ASCII text that no other use has.
     pub fn prf(&self, label: &str) -> Zeroizing<[u8; 32]> {
         hmac_sha256(self.0.as_slice(), label.as_bytes())
+    }
+
+    /// Returns the secret, for where it is to be kept. Whoever calls this answers for where it
+    /// goes.
+    pub fn expose_bytes(&self) -> &[u8; BYTES] {
+        &self.0
     }
 }
 
@@ -202,6 +213,14 @@ mod tests {
         assert_eq!(one.prf("a"), one.prf("a"));
         assert_ne!(one.prf("a"), one.prf("b"));
         assert_ne!(one.prf("a"), other.prf("a"));
+    }
+
+    #[test]
+    fn new_secrets_differ_and_parse() {
+        let (one, other) = (RootSecret::generate(), RootSecret::generate());
+        assert_ne!(one.expose_bytes(), other.expose_bytes());
+        let same = RootSecret::parse(one.expose_bytes()).unwrap();
+        assert_eq!(same.expose_bytes(), one.expose_bytes());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sbs_proto::{ImageTag, ParseDefinitionError, Progress};
-use sbs_state::RootSecret;
+use sbs_state::{KeyRing, RootSecret};
 
 use super::*;
 use crate::build::job::Recorded;
@@ -94,7 +94,8 @@ pub(super) fn open(directory: &Path, act: Act) -> Core {
 
 fn try_open(directory: &Path, act: Act, root: u8) -> Result<Core, KeepError> {
     let root: Vec<u8> = (root..root + 32).collect();
-    let at_rest = AtRest::new(&RootSecret::parse(&root).unwrap());
+    let root = Box::new(RootSecret::parse(&root).unwrap());
+    let at_rest = AtRest::new(&KeyRing::new(root, Vec::new()).unwrap()).unwrap();
     let store = Store::open(directory).unwrap();
     let builder = Arc::new(Double { act, builds: AtomicUsize::new(0) });
     Core::load(store, at_rest, Clock::system(), builder, 20)

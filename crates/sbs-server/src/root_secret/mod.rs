@@ -1,0 +1,80 @@
+//! Where the root secret comes from: a file, a credential of systemd, or a TPM.
+
+mod command;
+mod error;
+mod file;
+mod settings;
+mod systemd;
+#[cfg(feature = "tpm2")]
+mod tpm2;
+
+use std::path::Path;
+
+use sbs_state::{KeyRing, MonotonicCounter, Portability, PrfError, RootSecret, RootSecretProvider};
+use zeroize::Zeroizing;
+
+pub(crate) use crate::root_secret::command::{init, show};
+pub(crate) use crate::root_secret::error::{InitRootSecretError, OpenRootSecretError};
+pub(crate) use crate::root_secret::settings::{Provider, RootSecretSettings};
+
+/// Opens the root secret that the settings name, and the previous ones.
+///
+/// `credentials` is the directory in which systemd gives credentials to this service.
+pub(crate) fn open(
+    settings: &RootSecretSettings,
+    credentials: Option<&Path>,
+) -> Result<KeyRing, OpenRootSecretError> {
+    let current = open_one(settings, credentials)?;
+    let mut previous: Vec<Box<dyn RootSecretProvider>> = Vec::new();
+    for settings in &settings.previous {
+        if !settings.previous.is_empty() {
+            return Err(OpenRootSecretError::NestedPrevious);
+        }
+        previous.push(Box::new(open_one(settings, credentials)?));
+    }
+    Ok(KeyRing::new(Box::new(current), previous)?)
+}
+
+fn open_one(
+    settings: &RootSecretSettings,
+    credentials: Option<&Path>,
+) -> Result<Held, OpenRootSecretError> {
+    match settings.provider {
+        Provider::File => file::open(&settings.file),
+        Provider::Systemd => systemd::open(&settings.credential, credentials),
+        #[cfg(feature = "tpm2")]
+        Provider::Tpm2 => Ok(tpm2::open(&settings.tpm2)?),
+        #[cfg(not(feature = "tpm2"))]
+        Provider::Tpm2 => Err(OpenRootSecretError::NotBuilt),
+    }
+}
+
+/// A root secret that was brought into memory, and where it came from.
+#[derive(Debug)]
+struct Held {
+    name: &'static str,
+    portability: Portability,
+    secret: RootSecret,
+    counter: Option<Box<dyn MonotonicCounter>>,
+}
+
+impl RootSecretProvider for Held {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn prf(&self, label: &str) -> Result<Zeroizing<[u8; 32]>, PrfError> {
+        Ok(self.secret.prf(label))
+    }
+
+    fn portability(&self) -> Portability {
+        self.portability
+    }
+
+    fn counter(&self) -> Option<&dyn MonotonicCounter> {
+        self.counter.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests;
