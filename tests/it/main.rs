@@ -4,6 +4,7 @@ mod architecture;
 mod clean;
 mod cli;
 mod failures;
+mod hardening;
 mod kill;
 mod mtls;
 mod parts;

@@ -11,6 +11,7 @@ mod build;
 mod clock;
 mod config;
 mod core;
+mod hardening;
 mod http;
 mod limits;
 mod registry;
@@ -43,9 +44,11 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
+    hardening::harden()?;
     let text = match command {
         args::Command::Run { config, log_level } => {
             telemetry::init(&log_level);
+            hardening::hide_panic_messages();
             run::run(config.as_deref())?;
             String::new()
         }
