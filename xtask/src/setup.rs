@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 26] = [
+const PACKAGES: [&str; 27] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -119,4 +119,5 @@ const PACKAGES: [&str; 26] = [
     "tar",
     "tpm2-tools",
     "xxd",
+    "zstd",
 ];

@@ -6,12 +6,13 @@ use sbs_crypto::{HashingWriter, ManifestVerifyingKey};
 use sbs_proto::{Digest, ManifestName, ParseNameError};
 use thiserror::Error;
 
-use crate::decompress::Unpacked;
+use crate::codec::Decompressor;
+use crate::form::Form;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::path::shown;
 use crate::signature::{MAX_DIGITS, ManifestSignature, ParseSignatureError};
-use crate::unpack::{Compatibility, Head, UnpackError, Unpacker};
+use crate::unpack::{ArchiveTooLarge, Compatibility, Head, UnpackError, Unpacker};
 use crate::weakness::Weakness;
 
 /// A manifest that was read and is not verified yet: nothing that is in it can be reached.
@@ -22,12 +23,14 @@ pub struct UnverifiedManifest<S> {
     pub(crate) digest: Digest,
     pub(crate) signature: ManifestSignature,
     pub(crate) compatibility: Compatibility,
+    pub(crate) form: Form,
     pub(crate) limits: Limits,
     pub(crate) weaknesses: BTreeSet<Weakness>,
 }
 
 impl<S: Read + Write + Seek> UnverifiedManifest<S> {
-    /// Reads an outer archive (`<name>.sig.tbz`) to its end.
+    /// Reads an outer archive (`<name>.sig.tbz` or `<name>.thin.sig.tar.zst`) to its end. Its first
+    /// bytes tell which form it has; a thin one is always of this server, and read strictly.
     ///
     /// The inner archive goes to `spool`, from its start, and is hashed on the way. The spool must
     /// be one that nobody else writes to, such as a temporary file without a name: what is read
@@ -38,27 +41,32 @@ impl<S: Read + Write + Seek> UnverifiedManifest<S> {
         compatibility: Compatibility,
         limits: &Limits,
     ) -> Result<Self, ReadManifestError> {
-        let mut members = Unpacker::new(Unpacked::new(archive, limits), compatibility, limits);
+        let (form, archive) = Form::detect(archive).map_err(UnpackError::from_io)?;
+        let compatibility = strict_if_thin(form, compatibility);
+        let archive = Decompressor::new(archive, form, limits).map_err(UnpackError::from_io)?;
+        let mut members = Unpacker::new(archive, compatibility, limits);
         let mut inner: Option<(ManifestName, u64, Digest)> = None;
         let mut signature: Option<(ManifestName, ManifestSignature)> = None;
         while let Some(head) = members.next_head()? {
-            let (stem, suffix) = split_member(&head)?;
+            let (stem, suffix) = split_member(&head, form)?;
             let name = ManifestName::parse(stem).map_err(ReadManifestError::Name)?;
-            match suffix {
-                INNER_SUFFIX if inner.is_some() => return Err(unexpected(&head)),
-                SIGNATURE_SUFFIX if signature.is_some() => return Err(unexpected(&head)),
-                INNER_SUFFIX => {
-                    let (size, digest) = copy_to(&mut members, &mut spool)?;
-                    inner = Some((name, size, digest));
-                }
-                _ if inner.is_none() && compatibility == Compatibility::Strict => {
-                    return Err(ReadManifestError::Order);
-                }
-                _ => signature = Some((name, read_signature(&head, &mut members)?)),
+            let is_archive = suffix == form.archive_suffix();
+            if is_archive && inner.is_some() || !is_archive && signature.is_some() {
+                return Err(unexpected(&head));
+            }
+            if is_archive {
+                let (size, digest) = copy_to(&mut members, &mut spool)?;
+                inner = Some((name, size, digest));
+            } else if inner.is_none() && compatibility == Compatibility::Strict {
+                return Err(ReadManifestError::Order);
+            } else {
+                signature = Some((name, read_signature(&head, &mut members)?));
             }
         }
-        let (name, size, digest) = inner.ok_or(ReadManifestError::Missing(INNER_SUFFIX))?;
-        let (other, signature) = signature.ok_or(ReadManifestError::Missing(SIGNATURE_SUFFIX))?;
+        let (name, size, digest) =
+            inner.ok_or(ReadManifestError::Missing(form.archive_suffix()))?;
+        let missing = ReadManifestError::Missing(form.signature_suffix());
+        let (other, signature) = signature.ok_or(missing)?;
         if name != other {
             return Err(ReadManifestError::NamesDiffer);
         }
@@ -70,8 +78,41 @@ impl<S: Read + Write + Seek> UnverifiedManifest<S> {
             digest,
             signature,
             compatibility,
+            form,
             limits: *limits,
             weaknesses,
+        })
+    }
+
+    /// Reads an inner archive (`<name>.tbz` or `<name>.thin.tar.zst`) whose signature came in a file
+    /// of its own, as the original's client leaves them.
+    ///
+    /// `name` is that of the files. Otherwise it is as [`UnverifiedManifest::read`].
+    pub fn read_bare(
+        archive: impl Read,
+        signature: &[u8],
+        name: ManifestName,
+        mut spool: S,
+        compatibility: Compatibility,
+        limits: &Limits,
+    ) -> Result<Self, ReadManifestError> {
+        let signature = ManifestSignature::parse(signature)?;
+        let (form, archive) = Form::detect(archive).map_err(UnpackError::from_io)?;
+        let max = limits.archive_bytes;
+        let (size, digest) = copy_to(&mut archive.take(max.saturating_add(1)), &mut spool)?;
+        if size > max {
+            return Err(UnpackError::TooLarge(ArchiveTooLarge::of_archive(max)).into());
+        }
+        Ok(Self {
+            name,
+            spool,
+            size,
+            digest,
+            signature,
+            compatibility: strict_if_thin(form, compatibility),
+            form,
+            limits: *limits,
+            weaknesses: BTreeSet::new(),
         })
     }
 
@@ -80,6 +121,11 @@ impl<S: Read + Write + Seek> UnverifiedManifest<S> {
     /// It is not signed. [`Manifest::check`] holds it against the build record.
     pub fn name(&self) -> &ManifestName {
         &self.name
+    }
+
+    /// Returns how much of the build it holds.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns the signature as it stands in the archive.
@@ -153,13 +199,21 @@ pub enum VerifyManifestError {
     Rejected,
 }
 
+/// No original wrote a thin manifest.
+fn strict_if_thin(form: Form, compatibility: Compatibility) -> Compatibility {
+    match form {
+        Form::Full => compatibility,
+        Form::Thin => Compatibility::Strict,
+    }
+}
+
 /// Splits the name of a member into the manifest's name and the suffix.
-fn split_member(head: &Head) -> Result<(&str, &'static str), ReadManifestError> {
+fn split_member(head: &Head, form: Form) -> Result<(&str, &'static str), ReadManifestError> {
     let name = std::str::from_utf8(head.path.as_bytes()).map_err(|_| unexpected(head))?;
     if !head.attributes.kind.is_file() || name.contains('/') {
         return Err(unexpected(head));
     }
-    [INNER_SUFFIX, SIGNATURE_SUFFIX]
+    [form.archive_suffix(), form.signature_suffix()]
         .into_iter()
         .find_map(|suffix| Some((name.strip_suffix(suffix)?, suffix)))
         .ok_or_else(|| unexpected(head))
@@ -201,6 +255,4 @@ fn read_signature(
     Ok(ManifestSignature::parse(&text)?)
 }
 
-const INNER_SUFFIX: &str = ".tbz";
-const SIGNATURE_SUFFIX: &str = ".sig";
 const COPY_BYTES: usize = 64 << 10;

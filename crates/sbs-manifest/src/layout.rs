@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use sbs_proto::Digest;
 use thiserror::Error;
 
+use crate::form::Form;
 use crate::header::{EntryKind, archive_name};
 use crate::path::EntryPath;
 use crate::unpack::{Compatibility, Head};
@@ -20,10 +21,10 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(compatibility: Compatibility, max_entries: u64) -> Self {
+    pub(crate) fn new(compatibility: Compatibility, form: Form, max_entries: u64) -> Self {
         match compatibility {
             Compatibility::Original => Self::Original(Original::new(max_entries)),
-            Compatibility::Strict => Self::Strict(Strict::default()),
+            Compatibility::Strict => Self::Strict(Strict::new(form)),
         }
     }
 
@@ -55,8 +56,10 @@ impl Layout {
 }
 
 /// The layout of this server's manifests: one order, directories before what is in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Strict {
+    /// The entries with which every manifest of this form begins.
+    begin: &'static [&'static str],
     /// How many of the entries that every manifest has were seen.
     fixed: usize,
     time: Option<u64>,
@@ -69,6 +72,15 @@ pub(crate) struct Strict {
 }
 
 impl Strict {
+    pub(crate) fn new(form: Form) -> Self {
+        let begin = match form {
+            Form::Full => &FIXED[..],
+            Form::Thin => &FIXED_THIN[..],
+        };
+        let (open, prefixes) = (Vec::new(), Vec::new());
+        Self { begin, fixed: 0, time: None, last: Vec::new(), open, prefixes }
+    }
+
     /// Takes the next entry.
     pub(crate) fn accept(
         &mut self,
@@ -80,14 +92,14 @@ impl Strict {
             return Err(LayoutError::Time(path.to_string()));
         }
         let name = archive_name(path.as_bytes(), kind);
-        let Some(expected) = FIXED.get(self.fixed) else {
+        let Some(expected) = self.begin.get(self.fixed) else {
             return self.accept_source(path, name);
         };
         if name == expected.as_bytes() && kind != EntryKind::Executable {
             self.fixed += 1;
             return Ok(());
         }
-        if FIXED.iter().take(self.fixed).any(|seen| name == seen.as_bytes()) {
+        if self.begin.iter().take(self.fixed).any(|seen| name == seen.as_bytes()) {
             return Err(LayoutError::Duplicate(path.to_string()));
         }
         Err(LayoutError::Missing(expected))
@@ -95,11 +107,11 @@ impl Strict {
 
     /// Tells whether everything that must be there was.
     pub(crate) fn finish(&self) -> Result<(), LayoutError> {
-        FIXED.get(self.fixed).map_or(Ok(()), |name| Err(LayoutError::Missing(name)))
+        self.begin.get(self.fixed).map_or(Ok(()), |name| Err(LayoutError::Missing(name)))
     }
 
     fn accept_source(&mut self, path: &EntryPath, name: Vec<u8>) -> Result<(), LayoutError> {
-        if FIXED.iter().any(|seen| name == seen.as_bytes()) || name == self.last {
+        if self.begin.iter().any(|seen| name == seen.as_bytes()) || name == self.last {
             return Err(LayoutError::Duplicate(path.to_string()));
         }
         if !name.starts_with(SOURCE) {
@@ -267,7 +279,10 @@ pub(crate) const COMMIT: &str = "data/commit";
 pub(crate) const TREE: &str = "data/tree";
 /// What the names of the source begin with.
 pub(crate) const SOURCE: &[u8] = b"git/";
+/// Which full manifest a thin one belongs to.
+pub(crate) const FULL: &str = "data/full.json";
 /// The entries with which every manifest of this server begins.
 const FIXED: [&str; 6] = ["data/", RECORD, LOG, COMMIT, TREE, "git/"];
+const FIXED_THIN: [&str; 7] = ["data/", RECORD, LOG, COMMIT, TREE, FULL, "git/"];
 /// What a manifest of the original must have.
 const REQUIRED: [&str; 3] = [RECORD, LOG, "git/"];

@@ -38,9 +38,12 @@
 //! bzip2, and RSASSA-PKCS1-v1_5 (RFC 8017).
 
 mod check;
+mod codec;
 mod compress;
 mod decompress;
 mod envelope;
+mod explain;
+mod form;
 mod header;
 mod layout;
 mod limits;
@@ -52,22 +55,29 @@ mod report;
 mod signature;
 mod source;
 mod split;
+mod thin;
 mod unpack;
 mod weakness;
 mod workers;
 mod writer;
+mod zstandard;
 
 // The public interface:
 pub use crate::envelope::{ReadManifestError, UnverifiedManifest, VerifyManifestError};
+pub use crate::explain::{CheckView, Detail, KeyOrigin, ReportView, escaped};
+pub use crate::form::{Form, ManifestFile};
 pub use crate::header::EntryKind;
 pub use crate::layout::LayoutError;
 pub use crate::limits::Limits;
 pub use crate::manifest::{Entries, Entry, Manifest, ReadEntryError};
 pub use crate::pack::WriteManifestError;
 pub use crate::path::{EntryPath, ParseEntryPathError};
-pub use crate::report::{Check, CheckError, CheckName, Outcome, Report};
+pub use crate::report::{Check, CheckError, CheckName, NotMade, Outcome, Report};
 pub use crate::signature::{ManifestSignature, ParseSignatureError, sign};
 pub use crate::source::SourceError;
+pub use crate::thin::FullManifest;
 pub use crate::unpack::{ArchiveTooLarge, Compatibility, UnpackError};
 pub use crate::weakness::Weakness;
-pub use crate::writer::{Envelope, InnerWriter, Materials, SourceEntry, SourceKind};
+pub use crate::writer::{
+    Envelope, InnerWriter, Materials, SourceEntry, SourceKind, ThinMaterials, write_thin,
+};

@@ -34,6 +34,18 @@ pub struct Limits {
     pub unpacked_bytes: u64,
 }
 
+impl Limits {
+    /// Returns the limits of a thin manifest: those that the log and the listing leave room for.
+    pub(crate) fn of_thin(&self) -> Self {
+        Self {
+            archive_bytes: self.archive_bytes.min(THIN_BYTES),
+            entries: self.entries.min(THIN_ENTRIES),
+            unpacked_bytes: self.unpacked_bytes.min(THIN_BYTES),
+            ..*self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -57,3 +69,7 @@ impl Default for Limits {
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// A log and a listing of the greatest size, and as much again as the rest could ever need.
+const THIN_BYTES: u64 = 512 * MIB;
+/// A name of 4,096 bytes has at most 2,048 directories, each with an entry for a long name.
+const THIN_ENTRIES: u64 = 4_200;

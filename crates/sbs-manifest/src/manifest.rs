@@ -7,12 +7,15 @@ use sbs_proto::{BuildRecord, BuildStatus, Digest, ManifestName};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::decompress::Unpacked;
+use crate::codec::Decompressor;
 use crate::envelope::UnverifiedManifest;
+use crate::form::Form;
 use crate::header::EntryKind;
-use crate::layout::{LOG, Layout, LayoutError, RECORD};
+use crate::layout::{FULL, LOG, Layout, LayoutError, RECORD};
 use crate::limits::Limits;
 use crate::path::EntryPath;
+use crate::report::CheckError;
+use crate::thin::{FULL_BYTES, FullManifest};
 use crate::unpack::{Compatibility, Head, UnpackError, Unpacker};
 use crate::weakness::Weakness;
 
@@ -26,6 +29,7 @@ pub struct Manifest<S> {
     digest: Digest,
     key_pem: String,
     compatibility: Compatibility,
+    form: Form,
     limits: Limits,
     weaknesses: BTreeSet<Weakness>,
     _proof: SignatureValid,
@@ -49,6 +53,7 @@ impl<S: Read + Seek> Manifest<S> {
             digest: unverified.digest,
             key_pem: key.to_pem(),
             compatibility: unverified.compatibility,
+            form: unverified.form,
             limits: unverified.limits,
             weaknesses,
             _proof: proof,
@@ -68,6 +73,20 @@ impl<S: Read + Seek> Manifest<S> {
         self.json()
     }
 
+    /// Reads which full manifest this thin one belongs to; fails where this is no thin one.
+    pub fn full(&mut self) -> Result<FullManifest, ReadEntryError> {
+        let mut entries = self.entries()?;
+        let json = entries.find(FULL, FULL_BYTES)?.bytes(FULL_BYTES)?;
+        FullManifest::parse(&json).map_err(|error| ReadEntryError::Full(Box::new(error)))
+    }
+
+    /// Tells whether this thin manifest belongs to that full one: whether they have one name, and
+    /// the digest and size of the full one are those that the thin one was signed with.
+    pub fn matches<T: Read + Seek>(&mut self, full: &Manifest<T>) -> Result<bool, ReadEntryError> {
+        let expected = FullManifest::new(&full.name, full.digest, full.size);
+        Ok(full.form == Form::Full && self.full()? == expected)
+    }
+
     /// Copies the build log; returns its size in bytes. It is as the build printed it, with
     /// whatever would move a terminal's cursor.
     pub fn write_log(&mut self, mut out: impl Write) -> Result<u64, ReadEntryError> {
@@ -80,10 +99,12 @@ impl<S: Read + Seek> Manifest<S> {
     /// Reads the entries of the inner archive, one after the other.
     pub fn entries(&mut self) -> Result<Entries<'_, S>, ReadEntryError> {
         self.spool.seek(SeekFrom::Start(0)).map_err(ReadEntryError::Spool)?;
-        let archive = Unpacked::new((&mut self.spool).take(self.size), &self.limits);
+        let archive = (&mut self.spool).take(self.size);
+        let archive = Decompressor::new(archive, self.form, &self.limits);
+        let archive = archive.map_err(UnpackError::from_io)?;
         Ok(Entries {
             unpacker: Unpacker::new(archive, self.compatibility, &self.limits),
-            layout: Layout::new(self.compatibility, self.limits.entries),
+            layout: Layout::new(self.compatibility, self.form, self.limits.entries),
             refused: false,
         })
     }
@@ -96,6 +117,11 @@ impl<S: Read + Seek> Manifest<S> {
     /// Returns the digest of the inner archive: what is signed.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Returns how much of the build it holds.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns whose manifests were asked for.
@@ -134,7 +160,7 @@ impl<S> fmt::Debug for Manifest<S> {
 
 /// The entries of a manifest. They are listed and read, never written to a disk.
 pub struct Entries<'a, S> {
-    unpacker: Unpacker<Unpacked<Take<&'a mut S>>>,
+    unpacker: Unpacker<Decompressor<Take<&'a mut S>>>,
     layout: Layout,
     refused: bool,
 }
@@ -189,7 +215,7 @@ impl<S> fmt::Debug for Entries<'_, S> {
 /// An entry of a manifest; as [`Read`], its content.
 pub struct Entry<'e, 'a, S> {
     head: Head,
-    content: &'e mut Unpacker<Unpacked<Take<&'a mut S>>>,
+    content: &'e mut Unpacker<Decompressor<Take<&'a mut S>>>,
 }
 
 impl<S: Read> Entry<'_, '_, S> {
@@ -259,6 +285,10 @@ pub enum ReadEntryError {
     /// The inner archive was refused.
     #[error("inner archive of the manifest is refused")]
     Archive(#[from] UnpackError),
+
+    /// `data/full.json` is not what it should be.
+    #[error("thin manifest does not say which full one it belongs to")]
+    Full(#[source] Box<CheckError>),
 
     /// The entries are not those of a manifest.
     #[error("inner archive has not the entries of a manifest")]

@@ -1,27 +1,29 @@
 //! A writer of tar archives whose bytes depend on nothing but the entries.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use thiserror::Error;
 
-use crate::compress::{Excess, StreamWriter};
+use crate::codec::Compressor;
+use crate::compress::Excess;
 use crate::header::{self, Attributes, BLOCK, EntryKind};
 use crate::layout::LayoutError;
 use crate::limits::Limits;
 use crate::path::EntryPath;
+use crate::source::SourceError;
 
 /// Writes the entries of an archive, one after the other.
-pub(crate) struct Packer<W> {
-    out: StreamWriter<W>,
+pub(crate) struct Packer<C> {
+    out: C,
     limits: Limits,
     time: u64,
     entries: u64,
     bytes: u64,
 }
 
-impl<W: Write> Packer<W> {
+impl<C: Compressor> Packer<C> {
     /// Makes a packer; `time`, in seconds since 1970, is that of every entry.
-    pub(crate) fn new(out: StreamWriter<W>, time: u64, limits: &Limits) -> Self {
+    pub(crate) fn new(out: C, time: u64, limits: &Limits) -> Self {
         Self { out, limits: *limits, time, entries: 0, bytes: 0 }
     }
 
@@ -48,7 +50,7 @@ impl<W: Write> Packer<W> {
     }
 
     /// Ends the archive.
-    pub(crate) fn finish(mut self) -> Result<W, WriteManifestError> {
+    pub(crate) fn finish(mut self) -> Result<C::Out, WriteManifestError> {
         self.zeros(2 * BLOCK)?;
         self.out.finish().map_err(WriteManifestError::from_io)
     }
@@ -117,6 +119,10 @@ pub enum WriteManifestError {
         /// The size in bytes that it was said to have.
         size: u64,
     },
+
+    /// No thin manifest can prove the Dockerfile.
+    #[error("Dockerfile is no regular file of the commit, so that no thin manifest can prove it")]
+    Dockerfile(#[source] SourceError),
 
     /// The entries are not those of a manifest.
     #[error("entry does not fit into the manifest")]

@@ -35,16 +35,40 @@ impl CommitFacts {
     }
 }
 
+/// Which directories a listing goes into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent<'a> {
+    /// All of them.
+    Whole,
+    /// Those on the way to this file; the others stand there by their id alone.
+    Towards(&'a [u8]),
+}
+
+impl Extent<'_> {
+    /// Tells whether what is directly in a directory (empty for the top) is listed.
+    pub(crate) fn opens(self, directory: &[u8]) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Towards(file) => {
+                let rest = file.strip_prefix(directory);
+                directory.is_empty() || rest.is_some_and(|rest| rest.starts_with(b"/"))
+            }
+        }
+    }
+}
+
 /// Computes the id of the tree that a listing describes, from the ids of the files alone.
 ///
-/// Every directory's own id is computed too, and must be the one in the listing.
-pub(crate) fn root_tree(listing: &[u8], format: ObjectFormat) -> Result<CommitId, SourceError> {
+/// Every listed directory's own id is computed too, and must be the one in the listing.
+pub(crate) fn root_tree(
+    listing: &[u8],
+    extent: Extent<'_>,
+    format: ObjectFormat,
+) -> Result<CommitId, SourceError> {
     let mut stack = Vec::new();
     let mut open = OpenTree { prefix: Vec::new(), listed: None, object: Vec::new() };
-    let mut rest = listing;
-    while !rest.is_empty() {
-        let (item, after) = Item::parse(rest).ok_or(SourceError::Listing)?;
-        rest = after;
+    for item in items(listing) {
+        let (item, _) = item?;
         while !item.path.starts_with(&open.prefix) {
             let parent = stack.pop().ok_or(SourceError::Listing)?;
             open.close(format)?;
@@ -52,10 +76,13 @@ pub(crate) fn root_tree(listing: &[u8], format: ObjectFormat) -> Result<CommitId
         }
         let name = item.path.strip_prefix(open.prefix.as_slice()).unwrap_or_default();
         if name.is_empty() || name.contains(&b'/') {
-            return Err(SourceError::Listing);
+            return Err(match extent {
+                Extent::Whole => SourceError::Listing,
+                Extent::Towards(_) => SourceError::Beyond(shown(item.path)),
+            });
         }
         open.add(&item, name)?;
-        if item.kind == ItemKind::Tree {
+        if item.kind == ItemKind::Tree && extent.opens(item.path) {
             let prefix = [item.path, b"/"].concat();
             let listed = Some(item.id.clone());
             stack.push(std::mem::replace(
@@ -144,18 +171,8 @@ impl SourceProof {
         Ok(id)
     }
 
-    /// Computes the id of a file's content.
-    pub(crate) fn blob_id(&self, size: u64, mut content: impl Read) -> io::Result<CommitId> {
-        let mut hasher = ObjectHasher::new(ObjectKind::Blob, size, self.format);
-        let mut buffer = vec![0; COPY_BYTES];
-        loop {
-            let count = content.read(&mut buffer)?;
-            if count == 0 {
-                return Ok(hasher.finish());
-            }
-            let (bytes, _) = buffer.split_at(count);
-            hasher.update(bytes);
-        }
+    pub(crate) fn format(&self) -> ObjectFormat {
+        self.format
     }
 
     /// Ends the comparison; returns the submodules, whose files no listing of this commit covers.
@@ -207,10 +224,33 @@ impl SourceProof {
     }
 }
 
+/// Computes the id of a file's content.
+pub(crate) fn blob_id(
+    size: u64,
+    mut content: impl Read,
+    format: ObjectFormat,
+) -> io::Result<CommitId> {
+    let mut hasher = ObjectHasher::new(ObjectKind::Blob, size, format);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let count = content.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        let (bytes, _) = buffer.split_at(count);
+        hasher.update(bytes);
+    }
+}
+
 /// Why the source is not that of the commit.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SourceError {
+    /// A thin manifest has more than the Dockerfile, the directories on the way to it and what is
+    /// listed directly in them.
+    #[error("`{0}` is neither the Dockerfile nor on the way to it")]
+    Beyond(String),
+
     /// A file has another content than in the commit.
     #[error("`{0}` has another content than in the commit")]
     Content(String),
@@ -236,17 +276,42 @@ pub enum SourceError {
     Unlisted(String),
 }
 
+/// Returns the items of a listing, each with its bytes; an error ends them.
+pub(crate) fn items(
+    mut listing: &[u8],
+) -> impl Iterator<Item = Result<(Item<'_>, &[u8]), SourceError>> {
+    std::iter::from_fn(move || {
+        if listing.is_empty() {
+            return None;
+        }
+        let whole = std::mem::take(&mut listing);
+        Some(Item::parse(whole).ok_or(SourceError::Listing).map(|(item, rest)| {
+            listing = rest;
+            (item, whole.get(..whole.len() - rest.len()).unwrap_or_default())
+        }))
+    })
+}
+
+/// Returns what kind of entry a regular file is in a manifest; none for what is no regular file.
+pub(crate) fn blob_kind(kind: ItemKind) -> Option<EntryKind> {
+    match kind {
+        ItemKind::Executable => Some(EntryKind::Executable),
+        ItemKind::File => Some(EntryKind::File),
+        ItemKind::Link | ItemKind::Submodule | ItemKind::Tree => None,
+    }
+}
+
 /// One line of a listing: `<mode> <type> <id>`, a tab, the path, a NUL.
 #[derive(Debug)]
-struct Item<'a> {
-    kind: ItemKind,
+pub(crate) struct Item<'a> {
+    pub(crate) kind: ItemKind,
     mode: &'a str,
-    id: CommitId,
-    path: &'a [u8],
+    pub(crate) id: CommitId,
+    pub(crate) path: &'a [u8],
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum ItemKind {
+pub(crate) enum ItemKind {
     Executable,
     File,
     Link,
@@ -323,7 +388,7 @@ mod tests {
 
     #[test]
     fn an_empty_listing_is_the_empty_tree() {
-        assert_eq!(root_tree(b"", ObjectFormat::Sha1).unwrap().as_str(), TREE);
+        assert_eq!(root_tree(b"", Extent::Whole, ObjectFormat::Sha1).unwrap().as_str(), TREE);
     }
 
     #[test]

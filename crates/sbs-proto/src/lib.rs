@@ -58,7 +58,7 @@ pub use crate::name::{
 };
 pub use crate::path::{ParsePathError, RelativePath};
 pub use crate::record::{
-    BaseImage, BuildRecord, EngineRecord, ImageRecord, RECORD_SCHEMA, SourceRecord,
+    BaseImage, BuildRecord, EngineRecord, ImageRecord, ManifestFiles, RECORD_SCHEMA, SourceRecord,
 };
 pub use crate::reply::{
     BuildSelector, ErrorReply, LogReply, ManifestReply, PublicKeyReply, StatusReply,

@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use crate::{CommitId, Repository};
+use crate::{CommitId, ManifestFiles, Repository};
 
 /// Declares a name: a checked string that prints and serialises as itself.
 macro_rules! name {
@@ -136,6 +136,14 @@ impl BuildName {
 }
 
 impl ManifestName {
+    /// Returns the names of the files that the two forms of this manifest are kept in.
+    pub fn files(&self) -> ManifestFiles {
+        ManifestFiles {
+            full: format!("{}.sig.tbz", self.0),
+            thin: format!("{}.thin.sig.tar.zst", self.0),
+        }
+    }
+
     /// Returns the name of the build that the manifest is evidence of.
     pub fn build_name(&self) -> BuildName {
         BuildName(self.0.strip_prefix("manifest.").unwrap_or(&self.0).to_owned())

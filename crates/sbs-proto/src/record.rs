@@ -32,6 +32,9 @@ pub struct BuildRecord {
     /// The public key that verifies this manifest, PEM. It proves nothing by itself: hold it
     /// against the key that you have from elsewhere.
     pub manifest_public_key_pem: String,
+    /// The files of this build's manifests; absent in records that are older than the thin form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<ManifestFiles>,
     /// The form of this record: [`RECORD_SCHEMA`].
     pub schema: String,
     /// The version of the server that built.
@@ -109,6 +112,15 @@ pub struct ImageRecord {
     pub reference: ImageReference,
 }
 
+/// The names of the files that a build's manifests are kept in.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ManifestFiles {
+    /// The full form, with the source.
+    pub full: String,
+    /// The thin form, with the proof of the Dockerfile alone.
+    pub thin: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +156,7 @@ mod tests {
                 reference: reference.with_tag(tag),
             },
             manifest_public_key_pem: "-----BEGIN PUBLIC KEY-----\n".to_owned(),
+            manifests: Some(name.manifest_name().files()),
             schema: RECORD_SCHEMA.to_owned(),
             server_version: "0.1.0".to_owned(),
             source: SourceRecord {
@@ -192,6 +205,9 @@ mod tests {
         json["later"] = 1.into();
         let read: BuildRecord = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(read, record());
+        json.as_object_mut().unwrap().remove("manifests");
+        let old: BuildRecord = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(old, BuildRecord { manifests: None, ..record() });
         json.as_object_mut().unwrap().remove("image");
         serde_json::from_value::<BuildRecord>(json).unwrap_err();
     }

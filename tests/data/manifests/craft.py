@@ -249,6 +249,63 @@ class Build:
         return [entry_of(self.name + ".tbz", inner), entry_of(self.name + ".sig", signature)]
 
 
+class Thin(Build):
+    """A thin manifest, open to damage. Its Dockerfile is below the top."""
+
+    def __init__(self):
+        super().__init__(small_tree(d=Tree({
+            b"Dockerfile": b"FROM debian:12\n", b"notes": b"", b"x": Tree({b"y": b"y"}),
+        })))
+        self.record["engine"]["dockerfile"] = "d/Dockerfile"
+        self.whole = self.listing
+        self.listing = b"".join(
+            line + b"\0" for line in self.whole.split(b"\0")[:-1]
+            if not line.split(b"\t")[1].startswith((b"lib/", b"d/x/"))
+        )
+        self.full = {"digest": "sha256:" + "03" * 32, "name": self.name + ".tbz", "schema": 1,
+                     "size": 1234}
+        self.source = {
+            "git/d/": entry("git/d/"),
+            "git/d/Dockerfile": entry("git/d/Dockerfile", b"FROM debian:12\n"),
+        }
+
+    def fixed(self, json=None):
+        entries = super().fixed(json)
+        top = entries.pop("git/")
+        entries["data/full.json"] = entry("data/full.json", self.full_json())
+        entries["git/"] = top
+        return entries
+
+    def full_json(self):
+        return json.dumps(self.full, separators=(",", ":")).encode()
+
+    def sealed(self, tar):
+        return self.wrapped(zstd(tar))
+
+    def outer(self, inner, signature):
+        return zstd(b"".join(self.members(inner, signature)) + END)
+
+    def members(self, inner, signature):
+        return [entry_of(self.name + ".thin.tar.zst", inner),
+                entry_of(self.name + ".thin.sig", signature)]
+
+
+def zstd(content, window_log=17):
+    """A frame of blocks that are not compressed (RFC 8878, 3.1.1)."""
+    blocks = [content[at : at + (1 << 17)] for at in range(0, len(content), 1 << 17)] or [b""]
+    frame = b"\x28\xb5\x2f\xfd\0" + bytes([(window_log - 10) << 3])
+    for number, block in enumerate(blocks, 1):
+        frame += (len(block) << 3 | (number == len(blocks))).to_bytes(3, "little") + block
+    return frame
+
+
+def zstd_bomb(count, end=b""):
+    """Zeros, 128 KiB for each block of four bytes, and an end."""
+    frame = b"\x28\xb5\x2f\xfd\0" + bytes([7 << 3])
+    repeat = (1 << 17 << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
+    return frame + repeat * count + (len(end) << 3 | 1).to_bytes(3, "little") + end
+
+
 def entry_of(name, content, **fields):
     assert len(name) <= 100
     return entry(name, content, **fields)

@@ -4,11 +4,11 @@
     make.py            writes it
     make.py --check    fails where what is written is not what this makes
 
-A directory has `manifest.sig.tbz` and `expect.txt`: what the refusal says, what the defect is
+A directory has `manifest.sig.tbz`, or `manifest.thin.sig.tar.zst`, and `expect.txt`: what the refusal says, what the defect is
 about, and `original` where the manifest is read as one of the original server.
 
 Every inner archive is signed with `key.pem` unless the defect is about that: whoever signs is the
-attacker, too. `good.sig.tbz` has no defect.
+attacker, too. `good.sig.tbz` and `good.thin.sig.tar.zst` have no defect.
 """
 
 import bz2
@@ -20,8 +20,8 @@ import sys
 sys.dont_write_bytecode = True
 
 from craft import (
-    END, HERE, KEY, OTHER_KEY, TIME, Build, Tree, entry, long_name, object_id, pax, sign,
-    small_tree,
+    END, HERE, KEY, OTHER_KEY, TIME, Build, Thin, Tree, entry, long_name, object_id, pax, sign,
+    small_tree, zstd, zstd_bomb,
 )
 
 DEFECTS = {}
@@ -680,14 +680,214 @@ def originals():
        "a link beside the record", entry("data/x", flag=b"2", link=b"/etc/passwd"))
 
 
+def thin_layout():
+    def of(name, expected, about, *more, change=None):
+        build = Thin()
+        if change:
+            change(build)
+        defect("thin-" + name, expected, about, build.sealed(build.tar(*more)))
+
+    def put(path, *args, **fields):
+        def change(build):
+            build.source[path] = entry(path, *args, **fields)
+            build.source = dict(sorted(build.source.items()))
+        return change
+
+    def full(**fields):
+        return lambda build: build.full.update(fields)
+
+    def part(change):
+        def changed(build):
+            build.listing = change(build.listing)
+        return changed
+
+    def engine(path):
+        return lambda build: build.record["engine"].update(dockerfile=path)
+
+    def line(text, path):
+        return next(l + b"\0" for l in text.split(b"\0") if l.endswith(b"\t" + path))
+
+    whole = Thin().whole
+    source = "dockerfile: source is not that of the commit: "
+    tree = "tree: source is not that of the commit: "
+    docker = object_id(b"blob", b"FROM debian:12\n").encode()
+    evil = object_id(b"blob", b"FROM evil:1\n").encode()
+
+    of("full-schema", "full: schema of `data/full.json` is `2`", "a thin manifest of a later form",
+       change=full(schema=2))
+    of("full-digest", "full: `data/full.json` does not parse", "a digest that is none",
+       change=full(digest="sha256:03"))
+    of("full-other-hash", "full: `data/full.json` does not parse", "a digest of a weaker hash",
+       change=full(digest="sha1:" + "03" * 20))
+    of("full-name", "full: name of the full manifest is", "the full manifest of another build",
+       change=full(name="manifest.r.example.app.other.tbz"))
+    of("full-name-outside", "full: name of the full manifest is",
+       "a full manifest elsewhere on the disk", change=full(name="../../manifest.a.tbz"))
+    of("full-size", "full: `data/full.json` does not parse", "a size below zero",
+       change=full(size=-1))
+    of("full-more", "full: `data/full.json` does not parse", "a member that this form has not",
+       change=full(also="sha256:" + "04" * 32))
+
+    def twice(build):
+        json = build.full_json().replace(b'"digest"', b'"digest": "sha256:' + b"04" * 32 +
+                                         b'", "digest"', 1)
+        build.full_json = lambda: json
+
+    of("full-twice", "full: `data/full.json` does not parse",
+       "two digests: readers choose differently", change=twice)
+
+    def long(build):
+        json = build.full_json() + b" " * 5000
+        build.full_json = lambda: json
+
+    of("full-too-large", "entry `data/full.json` is larger than 4096 bytes",
+       "a description that is a file's size", change=long)
+
+    of("listing-lies", "tree: source is not that of the commit: tree listing gives directory `d/`",
+       "another Dockerfile, and a listing to go with it",
+       change=lambda build: (
+           part(lambda text: text.replace(line(text, b"d/Dockerfile"),
+                                          line(text, b"d/Dockerfile").replace(docker, evil)))(build),
+           put("git/d/Dockerfile", b"FROM evil:1\n")(build)))
+    of("listing-lies-at-the-top", "tree: tree of the listing is", "a listing of another top",
+       change=part(lambda text: text.replace(line(text, b"run.sh"), b"")))
+    of("listing-below", tree + "`lib/a.rs` is neither the Dockerfile nor on the way to it",
+       "more of the listing than proves the Dockerfile",
+       change=part(lambda text: text.replace(line(text, b"lib"),
+                                             line(text, b"lib") + line(whole, b"lib/a.rs"))))
+    of("listing-whole", tree + "`d/x/y` is neither the Dockerfile nor on the way to it",
+       "the listing of the full manifest", change=part(lambda text: whole))
+    of("listing-closed", tree + "tree listing gives directory `d/` an id that is not its own",
+       "a directory on the way that stands there by its id only",
+       change=part(lambda text: b"".join(
+           l + b"\0" for l in text.split(b"\0")[:-1] if b"\td/" not in l)))
+    of("listing-no-directory", tree + "`d/Dockerfile` is neither the Dockerfile nor on the way",
+       "a directory on the way that is not there, but what is in it is",
+       change=part(lambda text: text.replace(line(text, b"d"), b"")))
+    of("listing-empty", "tree: tree of the listing is", "a listing of nothing",
+       change=part(lambda text: b""))
+    of("listing-malformed", tree + "`data/tree` is not what", "a listing that git does not print",
+       change=part(lambda text: text[:-1]))
+    of("listing-unsorted", "tree: tree of the listing is", "a listing in another order",
+       change=part(lambda text: line(text, b"run.sh") + text.replace(line(text, b"run.sh"), b"")))
+
+    of("dockerfile-changed", source + "`d/Dockerfile` has another content than in the commit",
+       "a Dockerfile that is not that of the commit",
+       change=put("git/d/Dockerfile", b"FROM evil:1\n"))
+    of("dockerfile-executable", source + "`d/Dockerfile` is of another kind",
+       "a Dockerfile of another mode",
+       change=put("git/d/Dockerfile", b"FROM debian:12\n", executable=True))
+    of("dockerfile-missing", source + "`d/Dockerfile` of the commit is not in the manifest",
+       "no Dockerfile", change=lambda build: build.source.pop("git/d/Dockerfile"))
+    of("dockerfile-other", source + "`d` is neither the Dockerfile nor on the way to it",
+       "the record names another Dockerfile than the one that is here",
+       change=lambda build: (engine("Dockerfile")(build), part(lambda text: b"".join(
+           l + b"\0" for l in whole.split(b"\0")[:-1] if b"/" not in l.split(b"\t")[1]))(build),
+           build.source.update({"git/Dockerfile": entry("git/Dockerfile", b"FROM debian:12\n")}),
+           setattr(build, "source", dict(sorted(build.source.items())))))
+    of("dockerfile-link", source + "`link` is of another kind", "a link as a Dockerfile",
+       change=lambda build: (engine("link")(build), part(lambda text: b"".join(
+           l + b"\0" for l in whole.split(b"\0")[:-1] if b"/" not in l.split(b"\t")[1]))(build),
+           setattr(build, "source", {"git/link": entry("git/link", b"../../etc/passwd")})))
+    of("dockerfile-none", source + "`d/none` is not in the commit",
+       "a Dockerfile that the commit has not", change=engine("d/none"))
+    of("dockerfile-is-a-directory", source + "`d/x` is of another kind",
+       "a directory as a Dockerfile", change=engine("d/x"))
+    of("file-beside", source + "`d/notes` is neither the Dockerfile nor on the way to it",
+       "another file of the commit", change=put("git/d/notes"))
+    of("directory-beside", source + "`lib` is neither the Dockerfile nor on the way to it",
+       "another directory of the commit", change=put("git/lib/"))
+    of("file-of-no-commit", source + "`d/backdoor` is neither the Dockerfile nor on the way",
+       "a file that the commit has not", change=put("git/d/backdoor", b"x"))
+    of("way-missing", "entry `git/d/Dockerfile` is not in a directory of the manifest",
+       "a directory on the way has no entry", change=lambda build: build.source.pop("git/d/"))
+    of("way-is-a-file", "entry `git/d/Dockerfile` is not in a directory of the manifest",
+       "a file in the place of a directory on the way",
+       change=lambda build: (build.source.pop("git/d/"),
+                             setattr(build, "source", {"git/d": entry("git/d", b"x"),
+                                                       **build.source})))
+    of("outside", "has a `..` part", "a file above", entry("git/../../outside", b"x"))
+    of("absolute", "name is absolute", "a file at an absolute path", entry("/outside", b"x"))
+    of("symlink", "is a symbolic link", "a link to elsewhere",
+       entry("git/z", flag=b"2", link=b"/etc/passwd"))
+    of("unknown-data", "has an entry `data/z` that does not belong there", "data of no known kind",
+       entry("data/z", b"x"))
+    of("full-again", "entry `data/full.json` appears twice", "two descriptions",
+       entry("data/full.json", b"{}"))
+    of("owner", "is not the one this server writes", "a file of another user",
+       change=put("git/d/Dockerfile", b"FROM debian:12\n", uid=b"0001750\0"))
+
+
+def thin_archives():
+    build = Thin()
+    tar = build.tar()
+    inner = zstd(tar)
+    signature = sign(inner)
+    archive, signed = build.members(inner, signature)
+    good = build.sealed(tar)
+
+    def of(name, expected, about, made):
+        defect("thin-" + name, expected, about, made)
+
+    of("no-full", "manifest has no `data/full.json` in its place",
+       "a full manifest in the clothes of a thin one",
+       build.sealed(b"".join(Build.fixed(build).values()) + END))
+    of("rejected", "manifest was not signed, as it is, with the key", "a stranger's signature",
+       build.outer(inner, sign(inner, OTHER_KEY)))
+    of("of-the-full", "manifest was not signed, as it is, with the key",
+       "the signature of another archive", build.outer(inner, sign(Build().inner())))
+    of("bzip2-inside", "archive cannot be read or decompressed",
+       "bzip2 in a thin manifest", build.wrapped(bz2.compress(tar)))
+    of("full-members", "that does not belong there", "the members of a full manifest",
+       zstd(b"".join(Build().members(inner, signature)) + END))
+    of("in-bzip2", "that does not belong there", "the members of a thin one in a full one",
+       bz2.compress(archive + signed + END, 1))
+    of("names-differ", "signature is that of a manifest of another name",
+       "an archive beside another manifest's signature",
+       zstd(entry("manifest.r.example.app.x.thin.tar.zst", inner) + signed + END))
+    of("build-name", "build-name: build name of the manifest is", "under another build's name",
+       zstd(entry("manifest.r.example.app.x.thin.tar.zst", inner) +
+            entry("manifest.r.example.app.x.thin.sig", signature) + END))
+    of("truncated", "archive ends too early", "the end of the download is missing", good[:-200])
+    of("behind", "archive cannot be read or decompressed", "bytes behind the frame", good + b"x")
+    of("second-frame", "archive cannot be read or decompressed", "a second frame", good + good)
+    of("skippable-frame", "archive cannot be read or decompressed",
+       "a frame behind that other readers skip", good + b"\x50\x2a\x4d\x18\x01\0\0\0x")
+    of("skippable-first", "archive cannot be read or decompressed",
+       "a frame in front that other readers skip", b"\x50\x2a\x4d\x18\x01\0\0\0x" + good)
+    of("window", "archive cannot be read or decompressed", "a window of a gigabyte",
+       zstd(tar, window_log=30))
+    of("dictionary", "archive cannot be read or decompressed", "a dictionary that nobody has",
+       b"\x28\xb5\x2f\xfd\x01\x38\x07" + good[6:])
+    of("inner-second-frame", "archive cannot be read or decompressed",
+       "a signed archive of two frames", build.wrapped(inner + inner))
+    of("inner-window", "archive cannot be read or decompressed", "a signed window of a gigabyte",
+       build.wrapped(zstd(tar, window_log=30)))
+    header = entry("manifest.a.thin.tar.zst", size=b"%011o\0" % (8 << 20))
+    of("bomb", "archive unpacks to more than 100 times its size", "megabytes in some bytes",
+       zstd(header)[:6] + (len(header) << 3).to_bytes(3, "little") + header +
+       zstd_bomb(64)[6:])
+    of("inner-bomb", "archive unpacks to more than 100 times its size",
+       "megabytes in some signed bytes",
+       build.wrapped(zstd(header)[:6] + b"".join(
+           (len(part) << 3).to_bytes(3, "little") + part
+           for part in [b"".join(list(build.fixed().values())[:2]),
+                        entry("data/build.log", size=b"%011o\0" % (8 << 20))]
+       ) + zstd_bomb(64)[6:]))
+
+
 def write(check):
-    good = Build()
-    files = {HERE / "good.sig.tbz": good.sealed(good.tar())}
+    good, thin = Build(), Thin()
+    files = {
+        HERE / "good.sig.tbz": good.sealed(good.tar()),
+        HERE / "good.thin.sig.tar.zst": thin.sealed(thin.tar()),
+    }
     for name, (archive, expected) in DEFECTS.items():
-        files[HERE / name / "manifest.sig.tbz"] = archive
+        form = "thin.sig.tar.zst" if archive[:4] == b"\x28\xb5\x2f\xfd" else "sig.tbz"
+        files[HERE / name / f"manifest.{form}"] = archive
         files[HERE / name / "expect.txt"] = expected.encode()
     present = {path for path in HERE.glob("*/*") if path.parent.name != "__pycache__"}
-    present.add(HERE / "good.sig.tbz")
+    present.update(HERE.glob("good.*"))
     if check:
         wrong = [path for path in present | files.keys()
                  if path not in files or not path.exists() or path.read_bytes() != files[path]]
@@ -706,6 +906,6 @@ def write(check):
 
 if __name__ == "__main__":
     for group in [outer, signatures, names, kinds, headers, layout, ends, costs, records, commits,
-                  sources, originals]:
+                  sources, originals, thin_layout, thin_archives]:
         group()
     sys.exit(write(sys.argv[1:] == ["--check"]))

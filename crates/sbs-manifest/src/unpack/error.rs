@@ -94,3 +94,9 @@ impl UnpackError {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error(transparent)]
 pub struct ArchiveTooLarge(Excess);
+
+impl ArchiveTooLarge {
+    pub(crate) fn of_archive(max: u64) -> Self {
+        Self(Excess::Archive(max))
+    }
+}

@@ -12,8 +12,8 @@ use bzip2::write::BzEncoder;
 use sbs_crypto::ManifestSigningKey;
 use sbs_crypto::git::{ObjectFormat, ObjectKind, object_id};
 use sbs_manifest::{
-    Compatibility, Envelope, InnerWriter, Limits, Manifest, Materials, SourceEntry, SourceKind,
-    UnverifiedManifest, WriteManifestError, sign,
+    Compatibility, Envelope, FullManifest, InnerWriter, Limits, Manifest, Materials, SourceEntry,
+    SourceKind, ThinMaterials, UnverifiedManifest, WriteManifestError, sign, write_thin,
 };
 use sbs_proto::{
     BaseImage, BuildName, BuildRecord, BuildStatus, CommitId, Digest, EngineRecord, ImageRecord,
@@ -216,6 +216,39 @@ impl Build {
         sealed(&self.name(), &self.inner().0)
     }
 
+    /// Packs the inner archive of the thin form.
+    pub(crate) fn try_thin_inner(
+        &self,
+        limits: &Limits,
+    ) -> Result<(Vec<u8>, Digest, u64), WriteManifestError> {
+        let (inner, digest) = self.inner();
+        let full = FullManifest::new(&self.name(), digest, inner.len() as u64);
+        let dockerfile = [b"git/", self.record.engine.dockerfile.as_str().as_bytes()].concat();
+        let found = self.entries.iter().find(|(entry, _)| entry.sort_key() == dockerfile);
+        let materials = Materials {
+            record: &self.record,
+            commit: &self.commit,
+            tree: &self.tree,
+            log: LOG,
+            log_size: LOG.len() as u64,
+        };
+        let dockerfile = found.map_or(&b""[..], |(_, content)| content);
+        write_thin(Vec::new(), ThinMaterials { materials, full: &full, dockerfile }, limits)
+    }
+
+    /// Packs the whole thin manifest.
+    pub(crate) fn thin(&self) -> Vec<u8> {
+        let (inner, digest, _) = self.try_thin_inner(&Limits::default()).unwrap();
+        let signature = sign(&digest, key()).unwrap();
+        let envelope = Envelope {
+            name: &self.name(),
+            signature: &signature,
+            inner_size: inner.len() as u64,
+            commit_time: COMMIT_TIME,
+        };
+        envelope.write_thin(inner.as_slice(), Vec::new(), &Limits::default()).unwrap()
+    }
+
     /// Opens the manifest again.
     pub(crate) fn opened(&self) -> Manifest<Spool> {
         open(&self.manifest()).unwrap()
@@ -334,6 +367,7 @@ fn record(commit: &CommitId, tree: &CommitId) -> BuildRecord {
             reference: ImageReference::parse("r.example/app").unwrap().with_tag(tag),
         },
         manifest_public_key_pem: key().verifying_key().to_pem(),
+        manifests: None,
         schema: RECORD_SCHEMA.to_owned(),
         server_version: "0.1.0".to_owned(),
         source: SourceRecord {

@@ -15,3 +15,5 @@ mod original;
 mod proof;
 #[cfg(test)]
 mod round_trip;
+#[cfg(test)]
+mod thin;

@@ -339,6 +339,7 @@ fn describe(
             reference: reference.clone(),
         },
         manifest_public_key_pem: job.keys.manifest().verifying_key().to_pem(),
+        manifests: Some(build_name.manifest_name().files()),
         schema: RECORD_SCHEMA.to_owned(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
         source: fetched.record.clone(),

@@ -10,14 +10,16 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use sbs_crypto::SignError;
 use sbs_manifest::{
-    Compatibility, Envelope, InnerWriter, Limits, Materials, Outcome, ParseEntryPathError,
-    ReadManifestError, SourceEntry, SourceKind, UnverifiedManifest, VerifyManifestError,
-    WriteManifestError, sign,
+    Compatibility, Envelope, Form, FullManifest, InnerWriter, Limits, Materials, Outcome,
+    ParseEntryPathError, ReadManifestError, SourceEntry, SourceKind, ThinMaterials,
+    UnverifiedManifest, VerifyManifestError, WriteManifestError, sign, write_thin,
 };
 use sbs_proto::{BuildName, BuildRecord};
 use sbs_state::DefinitionKeys;
+use tempfile::NamedTempFile;
 use thiserror::Error;
 
+use crate::build::dockerfile::{LoadFileError, open_file as open_beneath};
 use crate::build::failure::{Failure, StepError};
 use crate::build::fetch::Fetched;
 use crate::build::sign::Tagged;
@@ -45,65 +47,142 @@ pub(crate) fn check_source(fetched: &Fetched) -> Result<(), PackError> {
     Ok(())
 }
 
-/// Packs, signs and verifies the manifest of a build whose image is published, and puts it into
-/// its place. It blocks, for as long as packing takes.
+/// Packs, signs and verifies the manifests of a build whose image is published, and puts them into
+/// their places: first the thin one, so that there is one wherever there is a full one. It blocks,
+/// for as long as packing takes.
 pub(crate) fn pack(_tagged: &Tagged, request: &PackRequest<'_>) -> Result<(), PackError> {
-    let directory = request.files.directory();
     let at = |what| move |source| PackError::Io { what, source };
     let limits = Limits::default();
+    let directory = request.files.directory();
     let spool = tempfile::tempfile_in(directory).map_err(at("a temporary file"))?;
-    let (spool, digest, inner_size) = write_inner(spool, request, &limits)?;
-    let signature = sign(&digest, request.keys.manifest()).map_err(PackError::Sign)?;
+    let log = LogAsOfNow::open(request.files)?;
+    let inner = write_inner(spool, &log, request, &limits)?;
+    let name = request.build_name.manifest_name();
+    let full = FullManifest::new(&name, inner.digest, inner.size);
+    let outer = seal(inner, Form::Full, request, &limits)?;
 
+    let spool = tempfile::tempfile_in(directory).map_err(at("a temporary file"))?;
+    let thin = write_thin_inner(spool, &log, &full, request, &limits)?;
+    let thin = seal(thin, Form::Thin, request, &limits)?;
+
+    let pem = request.keys.manifest().verifying_key().to_pem();
+    replace_file(&request.files.public_key(), pem.as_bytes()).map_err(at("the public key"))?;
+    put(thin, &request.files.thin_manifest(&name))?;
+    put(outer, &request.files.manifest(&name))
+}
+
+/// An inner archive that is not signed yet.
+struct Inner {
+    spool: File,
+    digest: sbs_proto::Digest,
+    size: u64,
+}
+
+impl Inner {
+    fn of(written: (BufWriter<File>, sbs_proto::Digest, u64)) -> Result<Self, PackError> {
+        let at = |source| PackError::Io { what: "a temporary file", source };
+        let (out, digest, size) = written;
+        let mut spool = out.into_inner().map_err(|error| at(error.into_error()))?;
+        spool.rewind().map_err(at)?;
+        Ok(Self { spool, digest, size })
+    }
+}
+
+/// The build log as it is now. It still grows; both manifests have the same of it.
+struct LogAsOfNow {
+    file: File,
+    size: u64,
+}
+
+impl LogAsOfNow {
+    fn open(files: &BuildFiles) -> Result<Self, PackError> {
+        let at = |source| PackError::Io { what: "the build log", source };
+        let file = File::open(files.log()).map_err(at)?;
+        let size = file.metadata().map_err(at)?.len();
+        Ok(Self { file, size })
+    }
+
+    fn read(&self) -> Result<impl io::Read, PackError> {
+        let mut file = &self.file;
+        file.rewind().map_err(|source| PackError::Io { what: "the build log", source })?;
+        Ok(file.take(self.size))
+    }
+}
+
+/// Signs an inner archive, wraps it into a new file beside where it goes, and verifies that.
+fn seal(
+    inner: Inner,
+    form: Form,
+    request: &PackRequest<'_>,
+    limits: &Limits,
+) -> Result<NamedTempFile, PackError> {
+    let at = |source| PackError::Io { what: "the manifest", source };
+    let directory = request.files.directory();
+    let signature = sign(&inner.digest, request.keys.manifest()).map_err(PackError::Sign)?;
     let name = request.build_name.manifest_name();
     let envelope = Envelope {
         name: &name,
         signature: &signature,
-        inner_size,
+        inner_size: inner.size,
         commit_time: request.record.source.commit_time,
     };
-    let outer = tempfile::Builder::new()
-        .prefix(".new-")
-        .tempfile_in(directory)
-        .map_err(at("the manifest"))?;
-    let out = BufWriter::new(outer.as_file());
-    envelope.write(BufReader::new(spool), out, &limits)?;
-    outer.as_file().sync_all().map_err(at("the manifest"))?;
+    let outer = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).map_err(at)?;
+    let (spool, out) = (BufReader::new(inner.spool), BufWriter::new(outer.as_file()));
+    match form {
+        Form::Full => drop(envelope.write(spool, out, limits)?),
+        Form::Thin => drop(envelope.write_thin(spool, out, limits)?),
+    }
+    outer.as_file().sync_all().map_err(at)?;
+    verify(outer.path(), directory, request, limits)?;
+    Ok(outer)
+}
 
-    verify(outer.path(), directory, request, &limits)?;
-    let pem = request.keys.manifest().verifying_key().to_pem();
-    replace_file(&request.files.public_key(), pem.as_bytes()).map_err(at("the public key"))?;
-    let path = outer
-        .into_temp_path()
-        .keep()
-        .map_err(|error| PackError::Io { what: "the manifest", source: error.error })?;
-    move_into_place(&path, &request.files.manifest(&name)).map_err(at("the manifest"))
+fn put(file: NamedTempFile, path: &Path) -> Result<(), PackError> {
+    let at = |source| PackError::Io { what: "the manifest", source };
+    let kept = file.into_temp_path().keep().map_err(|error| at(error.error))?;
+    move_into_place(&kept, path).map_err(at)
+}
+
+fn write_thin_inner(
+    spool: File,
+    log: &LogAsOfNow,
+    full: &FullManifest,
+    request: &PackRequest<'_>,
+    limits: &Limits,
+) -> Result<Inner, PackError> {
+    let path = request.record.engine.dockerfile.as_str();
+    let mut dockerfile = Vec::new();
+    open_beneath(&request.fetched.work_tree, path)
+        .map_err(PackError::Dockerfile)?
+        .read_to_end(&mut dockerfile)
+        .map_err(|source| PackError::Io { what: "the Dockerfile", source })?;
+    let materials = materials(request, log)?;
+    let thin = ThinMaterials { materials, full, dockerfile: &dockerfile };
+    Inner::of(write_thin(BufWriter::new(spool), thin, limits)?)
+}
+
+fn materials<'a>(
+    request: &PackRequest<'a>,
+    log: &LogAsOfNow,
+) -> Result<Materials<'a, impl io::Read>, PackError> {
+    Ok(Materials {
+        record: request.record,
+        commit: &request.fetched.commit_object,
+        tree: &request.fetched.tree_listing,
+        log: log.read()?,
+        log_size: log.size,
+    })
 }
 
 fn write_inner(
     spool: File,
+    log: &LogAsOfNow,
     request: &PackRequest<'_>,
     limits: &Limits,
-) -> Result<(File, sbs_proto::Digest, u64), PackError> {
-    let at = |what| move |source| PackError::Io { what, source };
-    let log = File::open(request.files.log()).map_err(at("the build log"))?;
-    let log_size = log.metadata().map_err(at("the build log"))?.len();
-    let materials = Materials {
-        record: request.record,
-        commit: &request.fetched.commit_object,
-        tree: &request.fetched.tree_listing,
-        // The log still grows; what is packed is what was there.
-        log: log.take(log_size),
-        log_size,
-    };
-    let mut writer = InnerWriter::begin(BufWriter::new(spool), materials, limits)?;
+) -> Result<Inner, PackError> {
+    let mut writer = InnerWriter::begin(BufWriter::new(spool), materials(request, log)?, limits)?;
     add_directory(&mut writer, &request.fetched.work_tree, &[])?;
-    let (out, digest, size) = writer.finish()?;
-    let mut spool = out
-        .into_inner()
-        .map_err(|error| PackError::Io { what: "a temporary file", source: error.into_error() })?;
-    spool.rewind().map_err(at("a temporary file"))?;
-    Ok((spool, digest, size))
+    Inner::of(writer.finish()?)
 }
 
 /// Adds everything in a directory of the work tree; `path` is its path below the top.
@@ -178,9 +257,8 @@ fn verify(
     let archive = BufReader::new(archive);
     let unverified = UnverifiedManifest::read(archive, spool, Compatibility::Strict, limits)?;
     let report = unverified.verify(&key)?.check();
-    if report.any_failed() {
-        let failed =
-            report.checks().iter().find(|check| matches!(check.outcome, Outcome::Failed(_)));
+    if !report.all_passed() {
+        let failed = report.checks().iter().find(|check| !matches!(check.outcome, Outcome::Passed));
         let name = failed.map_or("a check", |check| check.name.as_str());
         return Err(PackError::Check { name });
     }
@@ -198,6 +276,10 @@ pub(crate) enum PackError {
     /// The manifest does not pass its own checks.
     #[error("the manifest that was written does not pass the check `{name}`")]
     Check { name: &'static str },
+
+    /// The Dockerfile cannot be opened again.
+    #[error("the Dockerfile cannot be put into the manifest")]
+    Dockerfile(#[source] LoadFileError),
 
     /// A file cannot be read or written.
     #[error("{what} cannot be read or written")]

@@ -222,7 +222,11 @@ impl BuildFiles {
     }
 
     pub(crate) fn manifest(&self, name: &ManifestName) -> PathBuf {
-        self.0.join(format!("{name}.sig.tbz"))
+        self.0.join(name.files().full)
+    }
+
+    pub(crate) fn thin_manifest(&self, name: &ManifestName) -> PathBuf {
+        self.0.join(name.files().thin)
     }
 
     pub(crate) fn thin_manifest(&self, name: &ManifestName) -> PathBuf {
