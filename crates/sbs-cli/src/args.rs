@@ -144,7 +144,12 @@ pub(crate) enum Command {
     /// Verify a manifest file without a server and without a configuration
     #[command(display_order = 14)]
     Verify {
-        /// The manifest, a file whose name ends in .sig.tbz
+        /// Say of every check what it means and what was compared
+        #[arg(long)]
+        explain: bool,
+
+        /// The manifest: a file whose name ends in .sig.tbz or .thin.sig.tar.zst, or an archive
+        /// (.tbz, .thin.tar.zst) with its signature (.sig, .thin.sig) beside it
         #[arg(value_name = "MANIFEST")]
         file: PathBuf,
 

@@ -9,6 +9,7 @@ mod verify;
 use std::path::PathBuf;
 
 use sbs_client::{Client, ManifestForm};
+use sbs_manifest::Detail;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -27,8 +28,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
             let version = env!("CARGO_PKG_VERSION");
             ui.result(format_args!("sbs {version}"), json!({"sbs": version}))
         }
-        Command::Verify { file, key, original } => {
-            verify::run(file, key, verify::form(*original), ui)
+        Command::Verify { explain, file, key, original } => {
+            let detail = if *explain { Detail::Explained } else { Detail::Outcome };
+            let form = verify::form(*original);
+            verify::run(&verify::Question { file, key, form, detail }, ui)
         }
         command => {
             let now = OffsetDateTime::now_utc();

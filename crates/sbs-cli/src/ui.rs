@@ -122,6 +122,13 @@ impl Ui {
         }
     }
 
+    /// Shows how much of a file was read, until the next thing is printed.
+    pub(crate) fn reading<R: io::Read>(&self, file: R, size: u64) -> impl io::Read + use<R> {
+        self.bar.set_message("verifying");
+        self.bar.set_length(size);
+        self.bar.wrap_read(file)
+    }
+
     fn tell(&self, text: impl Display) {
         // If the standard error output is closed there is no one to tell.
         let _closed = self.bar.suspend(|| writeln!(anstream::stderr(), "{text}"));

@@ -34,7 +34,6 @@ impl<W: Write> Compressor for FrameWriter<W> {
 }
 
 /// Reads an archive of either form.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Decompressor<R> {
     Bzip2(Unpacked<R>),
     Zstandard(FrameReader<R>),

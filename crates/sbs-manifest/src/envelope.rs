@@ -64,7 +64,7 @@ impl<S: Read + Write + Seek> UnverifiedManifest<S> {
             }
         }
         let (name, size, digest) =
-            inner.ok_or(ReadManifestError::Missing(form.archive_suffix()))?;
+            inner.ok_or_else(|| ReadManifestError::Missing(form.archive_suffix()))?;
         let missing = ReadManifestError::Missing(form.signature_suffix());
         let (other, signature) = signature.ok_or(missing)?;
         if name != other {
@@ -126,6 +126,11 @@ impl<S: Read + Write + Seek> UnverifiedManifest<S> {
     /// Returns how much of the build it holds.
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    /// Returns where the inner archive is kept, as somebody else's bytes: nothing in it is verified.
+    pub fn spool(&self) -> &S {
+        &self.spool
     }
 
     /// Returns the signature as it stands in the archive.

@@ -41,7 +41,7 @@ impl FullManifest {
         struct Schema {
             schema: u32,
         }
-        let Schema { schema } = serde_json::from_slice(json).map_err(CheckError::Full)?;
+        let Schema { schema } = sbs_proto::parse_json(json).map_err(CheckError::Full)?;
         if schema != SCHEMA {
             return Err(CheckError::Differs {
                 what: "schema of `data/full.json`",
@@ -49,7 +49,7 @@ impl FullManifest {
                 got: schema.to_string(),
             });
         }
-        serde_json::from_slice(json).map_err(CheckError::Full)
+        sbs_proto::parse_json(json).map_err(CheckError::Full)
     }
 }
 

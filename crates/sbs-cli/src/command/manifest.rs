@@ -5,7 +5,7 @@ use std::path::Path;
 use sbs_client::{
     Client, DescribedManifest, DownloadError, FetchedKey, ManifestForm, Offer, Received,
 };
-use sbs_manifest::Compatibility;
+use sbs_manifest::{Compatibility, Detail};
 use sbs_proto::{BuildName, BuildSelector, ManifestName};
 use serde_json::json;
 
@@ -159,10 +159,10 @@ async fn verify(
     let mut opened = verify::open(saved.file, &key, form)?;
     // The parts, for those who repeat the check with other tools.
     let name = &saved.name;
-    file::write_from(Path::new(&format!("{name}.tbz")), &opened.inner)?;
+    file::write_from(Path::new(&format!("{name}.tbz")), opened.inner()?)?;
     let signature = opened.signature.to_string();
     file::write_from(Path::new(&format!("{name}.sig")), signature.as_bytes())?;
-    opened.report(source, context.ui)
+    opened.report(source, Detail::Outcome, context.ui)
 }
 
 fn selector(build: Option<&BuildName>) -> BuildSelector {

@@ -191,9 +191,53 @@ fn verify_prints_every_check_as_json() {
     let json = run.json();
     assert_eq!(json["verified"], true);
     assert_eq!(json["key_source"], "file");
-    assert_eq!(json["checks"][0], json!({"name": "envelope", "outcome": "passed"}));
+    assert_eq!([&json["checks"][0]["name"], &json["checks"][0]["outcome"]], ["envelope", "passed"]);
+    assert_eq!((&json["schema"], &json["form"]), (&1.into(), &"full".into()));
+    assert!(json["proved"].to_string().contains("all of them and no others"), "{json}");
     assert_eq!(json["facts"]["commit"], sample.commit.as_str());
     assert!(run.stderr.contains("the file was named manifest."), "{run:?}");
+}
+
+#[test]
+fn verify_explains_every_check() {
+    let sample = sample();
+    let place = Place::new();
+    fs::write(place.path("m.sig.tbz"), &sample.bytes).unwrap();
+    place.write("key.pem", &sample.key);
+    let run = place.good(&["verify", "m.sig.tbz", "--key", "key.pem", "--explain"]);
+    assert!(
+        run.stdout.contains("    The given key signed the archive, every byte of it."),
+        "{run:?}"
+    );
+    let lines = |begin: &str| run.stdout.lines().filter(|line| line.starts_with(begin)).count();
+    assert_eq!((lines("passed: "), lines("    compared: ")), (11, 11), "{run:?}");
+    assert!(lines("proved: ") > 0 && lines("not proved: ") > 0, "{run:?}");
+}
+
+/// The two files that the original's client leaves on the disk.
+#[test]
+fn verify_takes_an_archive_with_its_signature_beside_it() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let place = &served.place;
+    place.good(&["get-manifest", "--verify-manifest"]);
+    let name = sample.build.manifest_name().to_string();
+    let (archive, signature) = (format!("{name}.tbz"), format!("{name}.sig"));
+    let key = sample.build.public_key_file();
+    let run = place.run(&["verify", &archive, "--key", &key]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
+    assert!(run.stdout.contains(&format!("manifest: {name}\n")), "{run:?}");
+
+    place.write("other.pem", &sample.other_key);
+    let run = place.run(&["verify", &archive, "--key", "other.pem"]);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{run:?}");
+    fs::write(place.path(&signature), "00").unwrap();
+    let run = place.run(&["verify", &archive, "--key", &key]);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{run:?}");
+    fs::remove_file(place.path(&signature)).unwrap();
+    let run = place.run(&["verify", &archive, "--key", &key]);
+    assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+    assert!(run.stderr.contains("hint: a manifest without its signature inside"), "{run:?}");
 }
 
 #[test]
