@@ -10,6 +10,7 @@ use crate::{FEATURES, cargo, program, run_command, say};
 pub(crate) fn run() -> Result<()> {
     format()?;
     forbidden_words()?;
+    pure_libraries()?;
     // With what is optional, and without.
     for features in [&FEATURES[..], &[]] {
         let clippy = ["clippy", "--workspace", "--all-targets"];
@@ -25,6 +26,25 @@ pub(crate) fn run() -> Result<()> {
 /// Checks that the code is formatted.
 pub(crate) fn format() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])
+}
+
+/// Checks that the library of manifests, without the feature that is for its program, is made of
+/// nothing that reads files, clocks or the network.
+fn pure_libraries() -> Result<()> {
+    let mut tree = program("cargo");
+    tree.args(["tree", "--package", "sbs-manifest", "--edges", "normal", "--prefix", "none"]);
+    let output = tree.args(["--format", "{p}"]).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "cargo cannot show what sbs-manifest is made of");
+    let found = impure(&String::from_utf8_lossy(&output.stdout))?;
+    ensure!(found.is_empty(), "the library sbs-manifest is built with {}", found.join(", "));
+    Ok(())
+}
+
+fn impure(tree: &str) -> Result<Vec<String>> {
+    let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    ensure!(names.contains(&"sbs-manifest") && names.contains(&"tar"), "cargo says: {tree}");
+    let found = names.into_iter().filter(|name| IMPURE.contains(name));
+    Ok(found.map(str::to_owned).collect())
 }
 
 /// Checks that no file of the project holds a word that must not be committed.
@@ -79,6 +99,10 @@ fn holds_word(line: &str, word: &str) -> bool {
     })
 }
 
+/// What only the programs are made of.
+const IMPURE: [&str; 8] =
+    ["axum", "clap", "hyper", "indicatif", "reqwest", "tempfile", "tokio", "tracing"];
+
 // Written in two parts, so that this file does not hold them.
 const WORDS: [&str; 6] = [
     concat!("dbg", "!("),
@@ -92,6 +116,14 @@ const WORDS: [&str; 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_is_not_pure_is_found() {
+        let pure = "sbs-manifest v0.1.0 (/x)\ntar v0.4.46\nserde v1.0.0";
+        assert_eq!(impure(pure).unwrap(), Vec::<String>::new());
+        assert_eq!(impure(&format!("{pure}\ntokio v1.0.0 (*)")).unwrap(), ["tokio"]);
+        impure("").unwrap_err();
+    }
 
     #[test]
     fn finds_words_and_not_parts_of_words() {

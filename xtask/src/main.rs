@@ -80,8 +80,8 @@ fn bench(arguments: &[&str]) -> Result<()> {
 
 /// Builds the programs that tests, demo and benchmark start; they look for them beside themselves.
 fn build_programs(options: &[&str]) -> Result<()> {
-    let build = ["build", "--package", "sbs-server", "--package", "sbs-cli", "--bins"];
-    cargo(&[&build[..], &FEATURES, options].concat())
+    let build = ["build", "--package=sbs-server", "--package=sbs-cli", "--package=sbs-manifest"];
+    cargo(&[&build[..], &["--bins"], &FEATURES, options].concat())
 }
 
 fn nextest() -> bool {
@@ -121,7 +121,7 @@ fn say(text: &str) {
 }
 
 /// What is not built by default and is tested all the same.
-const FEATURES: [&str; 2] = ["--features", "sbs-server/tpm2"];
+const FEATURES: [&str; 2] = ["--features", "sbs-server/tpm2,sbs-manifest/cli"];
 
 const HELP: &str = "\
 cargo xtask COMMAND
