@@ -3,6 +3,7 @@
 mod architecture;
 mod clean;
 mod cli;
+mod downloads;
 mod failures;
 mod hardening;
 mod kill;

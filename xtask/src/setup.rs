@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 27] = [
+const PACKAGES: [&str; 28] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -100,17 +100,18 @@ const PACKAGES: [&str; 27] = [
     // What its feature `tpm2` is built with.
     "libtss2-dev",
     "pkg-config",
+    // What libFuzzer is built with.
+    "g++",
     // The other end of what it talks to.
     "apache2-utils",
     "busybox-static",
     "docker-registry",
     "openssh-server",
-    // What libFuzzer is built with.
-    "g++",
     "swtpm",
     "swtpm-tools",
     // The judges.
     "bzip2",
+    "curl",
     "openssl",
     "python3",
     "python3-cryptography",
