@@ -5,7 +5,7 @@
 //! | [`INFO`] | what the server is and can do |
 //! | [`BUILDS_PATTERN`] | the builds of an image definition, newest first |
 //! | [`BUILD_PATTERN`] | one build |
-//! | [`file`] | a file of a build, as its bytes |
+//! | [`file()`] | a file of a build, as its bytes |
 //!
 //! A client takes a `404` on [`INFO`] as the word of a server that speaks v1 alone.
 

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod double;
+#[cfg(test)]
 mod downloads;
 #[cfg(test)]
 mod replies;
