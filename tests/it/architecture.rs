@@ -104,8 +104,8 @@ fn a_bad_graph_is_found() {
         ("sbs-crypto", "tracing", None, "sbs-crypto uses tracing"),
         ("sbs-extra", "serde", None, "sbs-extra is not in the table"),
     ] {
-        let (kind, name) = (kind.map(str::to_owned), dependency.to_owned());
-        let dependency = Dependency { kind, name, optional: false };
+        let kind = kind.map(str::to_owned);
+        let dependency = Dependency { kind, name: dependency.to_owned(), optional: false };
         let package = Package {
             dependencies: vec![dependency],
             manifest_path: PathBuf::new(),

@@ -229,10 +229,6 @@ impl BuildFiles {
         self.0.join(name.files().thin)
     }
 
-    pub(crate) fn thin_manifest(&self, name: &ManifestName) -> PathBuf {
-        self.0.join(format!("{name}.thin.sig.tar.zst"))
-    }
-
     /// Returns length and digest of the manifests that are there. It reads them whole.
     pub(crate) fn describe(&self, build_name: &BuildName) -> Result<Manifests, KeepError> {
         let name = build_name.manifest_name();
