@@ -94,12 +94,12 @@ pub use crate::client_share::{ClientShare, ParseClientShareError};
 pub use crate::definition_keys::{DefinitionKeys, ParseRecordError};
 pub use crate::error::{ContentError, OpenStateError, SealStateError};
 pub use crate::import::{AcceptedState, CaBinding, ImportPolicy, OpenedState, open};
-pub use crate::read::read_records;
-pub use crate::record::{RecordManifest, RecordName};
 pub use crate::key_ring::{KeyRing, MakeKeyRingError};
 pub use crate::provider::{
     CounterError, KeyId, MonotonicCounter, Portability, PrfError, RootSecretProvider,
 };
+pub use crate::read::read_records;
+pub use crate::record::{RecordManifest, RecordName};
 pub use crate::root::{ParseRootSecretError, RootSecret};
 pub use crate::sealed::{Export, OpenReader, SealWriter};
 pub use crate::server_share::ServerShare;

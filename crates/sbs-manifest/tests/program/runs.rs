@@ -1,5 +1,3 @@
-//! The program `sbs-manifest`, run on the corpus of hostile manifests and their good ones.
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
