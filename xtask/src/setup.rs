@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 28] = [
+const PACKAGES: [&str; 30] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -112,7 +112,9 @@ const PACKAGES: [&str; 28] = [
     // The judges.
     "bzip2",
     "curl",
+    "lbzip2",
     "openssl",
+    "pbzip2",
     "python3",
     "python3-cryptography",
     "skopeo",

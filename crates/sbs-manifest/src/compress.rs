@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bzip2::Compression;
-use bzip2::write::BzEncoder;
 use thiserror::Error;
 
+use crate::bzip2::encode::{Encoder, Level};
 use crate::limits::Limits;
 use crate::workers::{Ticket, Workers};
 
@@ -17,15 +17,16 @@ use crate::workers::{Ticket, Workers};
 ///
 /// Streams are cut by the position in the input alone and leave in that order, so any number of
 /// threads gives the same bytes. For each thread it keeps at most two streams, packed or not, the
-/// one that is being packed, and bzip2's own 8 MiB (1 MiB at level 1): 12 MiB for each thread.
+/// one that is being packed, and an encoder of at most 13 MiB: 16 MiB for each thread.
 pub(crate) struct StreamWriter<W> {
     out: W,
-    level: Compression,
+    level: Level,
     max: Limits,
     chunk: Vec<u8>,
-    workers: Workers<Piece, io::Result<Vec<u8>>>,
+    workers: Workers<Piece, Vec<u8>>,
+    encoders: Arc<Encoders>,
     /// The streams that did not leave yet, with the bytes that went into each.
-    pending: VecDeque<(u64, Ticket<io::Result<Vec<u8>>>)>,
+    pending: VecDeque<(u64, Ticket<Vec<u8>>)>,
     /// Bytes in and out of the streams that left.
     unpacked: u64,
     packed: u64,
@@ -34,16 +35,16 @@ pub(crate) struct StreamWriter<W> {
 impl<W: Write> StreamWriter<W> {
     /// Makes a writer for content that packs well: level 9.
     pub(crate) fn best(out: W, limits: &Limits) -> Self {
-        Self::new(out, Compression::best(), limits)
+        Self::new(out, Level::BEST, limits)
     }
 
     /// Makes a writer for content that is compressed already: level 1, which is as small there
     /// and faster to read.
     pub(crate) fn fast(out: W, limits: &Limits) -> Self {
-        Self::new(out, Compression::fast(), limits)
+        Self::new(out, Level::FAST, limits)
     }
 
-    fn new(out: W, level: Compression, limits: &Limits) -> Self {
+    fn new(out: W, level: Level, limits: &Limits) -> Self {
         Self {
             out,
             level,
@@ -51,6 +52,7 @@ impl<W: Write> StreamWriter<W> {
             max: Limits { ratio: limits.ratio / 2, ..*limits },
             chunk: Vec::with_capacity(STREAM_BYTES),
             workers: Workers::new(limits.threads, compress),
+            encoders: Arc::default(),
             pending: VecDeque::new(),
             unpacked: 0,
             packed: 0,
@@ -65,18 +67,23 @@ impl<W: Write> StreamWriter<W> {
         }
         // There is nothing to do here meanwhile, and a short archive needs no thread at all.
         let taken = self.chunk.len() as u64;
-        let last = compress(&Piece { content: mem::take(&mut self.chunk), level: self.level });
+        let content = mem::take(&mut self.chunk);
+        let last = compress(&self.piece(content));
         self.drain(0)?;
-        self.write_stream(taken, &last?)?;
+        self.write_stream(taken, &last)?;
         Ok(self.out)
     }
 
     fn end_stream(&mut self) -> io::Result<()> {
         let content = mem::replace(&mut self.chunk, Vec::with_capacity(STREAM_BYTES));
         let taken = content.len() as u64;
-        let ticket = self.workers.submit(Piece { content, level: self.level });
-        self.pending.push_back((taken, ticket));
+        let piece = self.piece(content);
+        self.pending.push_back((taken, self.workers.submit(piece)));
         self.drain(self.workers.depth() - 1)
+    }
+
+    fn piece(&self, content: Vec<u8>) -> Piece {
+        Piece { content, level: self.level, encoders: Arc::clone(&self.encoders) }
     }
 
     /// Writes streams, in order, until no more than `left` are pending.
@@ -84,7 +91,7 @@ impl<W: Write> StreamWriter<W> {
         while self.pending.len() > left
             && let Some((taken, ticket)) = self.pending.pop_front()
         {
-            let stream = ticket.wait().unwrap_or_else(|| Err(io::Error::other(PANICKED)))?;
+            let stream = ticket.wait().ok_or_else(|| io::Error::other(PANICKED))?;
             self.write_stream(taken, &stream)?;
         }
         Ok(())
@@ -141,13 +148,20 @@ pub(crate) enum Excess {
 /// The content of one stream.
 struct Piece {
     content: Vec<u8>,
-    level: Compression,
+    level: Level,
+    encoders: Arc<Encoders>,
 }
 
-fn compress(piece: &Piece) -> io::Result<Vec<u8>> {
-    let mut encoder = BzEncoder::new(Vec::with_capacity(piece.content.len() / 2), piece.level);
-    encoder.write_all(&piece.content)?;
-    encoder.finish()
+/// Encoders that nobody uses at the moment: each has memory that is worth keeping.
+type Encoders = Mutex<Vec<Encoder>>;
+
+fn compress(piece: &Piece) -> Vec<u8> {
+    let kept = piece.encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut encoder = kept.unwrap_or_else(Encoder::new);
+    let stream = encoder.stream(&piece.content, piece.level);
+    // Not after a panic: the encoder is gone then.
+    piece.encoders.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+    stream
 }
 
 /// Bytes of input to a stream: a little less than one block of level 9 (899,981 bytes), so that

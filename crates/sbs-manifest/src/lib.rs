@@ -37,6 +37,7 @@
 //! Format: `docs/formats/manifest.md`, on top of POSIX.1-2001 tar, the GNU long name extension,
 //! bzip2, and RSASSA-PKCS1-v1_5 (RFC 8017).
 
+mod bzip2;
 mod check;
 mod codec;
 mod compress;

@@ -27,7 +27,7 @@ pub struct Limits {
     /// Greatest size of the build record, in bytes.
     pub record_bytes: u64,
     /// Greatest number of threads that compress or decompress side by side, each of which takes
-    /// about 12 MiB. What is written and read is the same for any number; how far beyond a limit a
+    /// about 16 MiB. What is written and read is the same for any number; how far beyond a limit a
     /// refused archive is read may differ. By default, as many as the system says can run at once.
     pub threads: NonZeroUsize,
     /// Greatest unpacked size of an archive, in bytes.

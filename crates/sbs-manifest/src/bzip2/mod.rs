@@ -1,0 +1,3 @@
+//! bzip2, written faster than the libraries do.
+
+pub(crate) mod encode;
