@@ -1,178 +1,54 @@
 //! bzip2 as archives are read: many streams, one after the other, whoever wrote them.
 
-use std::collections::VecDeque;
-use std::io::{self, BufReader, Cursor, Read};
-use std::mem;
-use std::sync::Arc;
-
-use bzip2::bufread::MultiBzDecoder;
-use bzip2::{Decompress, Status};
+use std::io::{self, Cursor, Read};
 
 use crate::compress::{Excess, exceeds_ratio};
 use crate::limits::Limits;
-use crate::split::{Rest, Splitter};
-use crate::workers::{Ticket, Workers};
+use crate::stream::Streams;
 
 /// Decompresses an archive and fails once it costs more than the limits allow.
-///
-/// An archive of many streams is decompressed on several threads, a few streams ahead of what was
-/// read. Where the streams begin is a guess at first: a piece counts only if everything before it
-/// counted and it is, to its last byte, one stream. From the first piece that is not, the
-/// archive is decompressed in order, so a wrong guess costs at most the pieces that were under way
-/// (two for each thread, 1 MiB unpacked each), and never changes what is read.
-///
-/// For each thread it keeps two pieces, packed and unpacked, and bzip2's own 4 MiB: 8 MiB.
 pub(crate) struct Unpacked<R> {
-    source: Source<R>,
+    streams: Streams<Counted<R>>,
     limits: Limits,
+    current: Cursor<Vec<u8>>,
     bytes: u64,
-}
-
-enum Source<R> {
-    Ahead(Ahead<R>),
-    InOrder(InOrder<R>),
-    /// Only while one becomes the other.
-    Nothing,
 }
 
 impl<R: Read> Unpacked<R> {
     pub(crate) fn new(archive: R, limits: &Limits) -> Self {
         let counted = Counted { input: archive, bytes: 0, max: limits.archive_bytes };
-        let splitter = Splitter::new(counted);
-        let source = if limits.threads.get() == 1 {
-            Source::InOrder(InOrder::new(splitter.into_rest(Vec::new())))
-        } else {
-            Source::Ahead(Ahead::new(splitter, limits))
-        };
-        Self { source, limits: *limits, bytes: 0 }
-    }
-
-    /// Returns how many bytes were read, and of how many packed bytes they are.
-    fn read_source(&mut self, buffer: &mut [u8]) -> io::Result<(usize, u64)> {
-        if let Source::Ahead(ahead) = &mut self.source {
-            if let Some(count) = ahead.read(buffer) {
-                return Ok((count, ahead.packed));
-            }
-            if let Source::Ahead(ahead) = mem::replace(&mut self.source, Source::Nothing) {
-                self.source = Source::InOrder(ahead.into_in_order());
-            }
-        }
-        match &mut self.source {
-            Source::InOrder(in_order) => in_order.read(buffer),
-            Source::Ahead(_) | Source::Nothing => Ok((0, 0)),
+        Self {
+            streams: Streams::new(counted, limits.threads),
+            limits: *limits,
+            current: Cursor::default(),
+            bytes: 0,
         }
     }
 }
 
 impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, packed) = self.read_source(buffer)?;
+        let mut count = self.current.read(buffer)?;
+        while count == 0 && !buffer.is_empty() {
+            let Some(content) = self.streams.next_content()? else { break };
+            self.current = Cursor::new(content);
+            count = self.current.read(buffer)?;
+        }
         self.bytes += count as u64;
         if self.bytes > self.limits.unpacked_bytes {
             return Err(io::Error::other(Excess::Unpacked(self.limits.unpacked_bytes)));
         }
-        if exceeds_ratio(self.bytes, packed, &self.limits) {
+        if exceeds_ratio(self.bytes, self.streams.packed_bytes(), &self.limits) {
             return Err(io::Error::other(Excess::Ratio(self.limits.ratio)));
         }
         Ok(count)
     }
 }
 
-/// Decompresses an archive in order, whatever its streams are.
-struct InOrder<R> {
-    decoder: MultiBzDecoder<BufReader<Rest<Counted<R>>>>,
-}
-
-/// Decompresses the pieces of an archive ahead of the reader.
-struct Ahead<R> {
-    splitter: Splitter<Counted<R>>,
-    workers: Workers<Arc<Vec<u8>>, Option<Vec<u8>>>,
-    pending: VecDeque<Piece>,
-    /// The content of the piece that is read.
-    current: Cursor<Vec<u8>>,
-    /// Packed bytes of the pieces that counted, and how many may be pending.
-    packed: u64,
-    depth: usize,
-}
-
-/// What may be one stream.
-struct Piece {
-    packed: Arc<Vec<u8>>,
-    /// None for a piece that is decompressed only when its turn comes.
-    content: Option<Ticket<Option<Vec<u8>>>>,
-}
-
-impl<R: Read> InOrder<R> {
-    fn new(rest: Rest<Counted<R>>) -> Self {
-        Self { decoder: MultiBzDecoder::new(BufReader::with_capacity(READ_BYTES, rest)) }
-    }
-
-    /// Returns how many bytes were read, and how many packed bytes went to the decoder so far.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<(usize, u64)> {
-        let count = self.decoder.read(buffer)?;
-        let (before, archive) = self.decoder.get_ref().get_ref().get_ref();
-        let left = (before.get_ref().len() as u64).saturating_sub(before.position());
-        Ok((count, archive.get_ref().bytes.saturating_sub(left)))
-    }
-}
-
-impl<R: Read> Ahead<R> {
-    fn new(splitter: Splitter<Counted<R>>, limits: &Limits) -> Self {
-        Self {
-            splitter,
-            workers: Workers::new(limits.threads, decompress),
-            pending: VecDeque::new(),
-            current: Cursor::new(Vec::new()),
-            packed: 0,
-            depth: FIRST_DEPTH,
-        }
-    }
-
-    /// Reads from the pieces; none if the rest of the archive has to be read in order.
-    fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        loop {
-            let count = self.current.read(buffer).expect("memory can be read");
-            if count > 0 || buffer.is_empty() {
-                return Some(count);
-            }
-            self.fill();
-            let Some(piece) = self.pending.front_mut() else {
-                // An archive without any stream is none, and the decoder says so.
-                return (self.packed > 0 && self.splitter.is_at_end()).then_some(0);
-            };
-            let content = match piece.content.take() {
-                Some(ticket) => ticket.wait().flatten(),
-                None => decompress(&piece.packed),
-            };
-            self.current = Cursor::new(content?);
-            self.packed += piece.packed.len() as u64;
-            self.pending.pop_front();
-            self.depth = self.workers.depth().min(2 * self.depth);
-        }
-    }
-
-    /// Takes pieces, few at first: whoever wants the build record alone reads no further.
-    fn fill(&mut self) {
-        while self.pending.len() < self.depth
-            && let Some(piece) = self.splitter.next_piece()
-        {
-            self.pending.push_back(Piece { packed: Arc::new(piece), content: None });
-        }
-        // One alone is as well decompressed here, and a small one is sooner.
-        if self.pending.len() > 1 {
-            for piece in &mut self.pending {
-                if piece.content.is_none() && piece.packed.len() >= SMALL_PIECE {
-                    piece.content = Some(self.workers.submit(Arc::clone(&piece.packed)));
-                }
-            }
-        }
-    }
-
-    /// Goes back to the first piece that did not count.
-    fn into_in_order(self) -> InOrder<R> {
-        let before = self.pending.iter().flat_map(|piece| piece.packed.iter().copied()).collect();
-        InOrder::new(self.splitter.into_rest(before))
-    }
+/// Decompresses an archive alone: for the bench, and for fuzzing against another decoder.
+#[doc(hidden)]
+pub fn decompressed<R: Read>(archive: R, limits: &Limits) -> impl Read + use<R> {
+    Unpacked::new(archive, limits)
 }
 
 struct Counted<R> {
@@ -191,23 +67,6 @@ impl<R: Read> Read for Counted<R> {
         Ok(count)
     }
 }
-
-/// Decompresses a piece, if it is exactly one stream of at most [`MAX_CONTENT`] bytes.
-fn decompress(piece: &Arc<Vec<u8>>) -> Option<Vec<u8>> {
-    let mut content = Vec::with_capacity(MAX_CONTENT);
-    let mut decoder = Decompress::new(false);
-    let status = decoder.decompress_vec(piece, &mut content).ok()?;
-    let whole = status == Status::StreamEnd && decoder.total_in() == piece.len() as u64;
-    whole.then_some(content)
-}
-
-const READ_BYTES: usize = 64 << 10;
-/// Pieces under way before the first one was read.
-const FIRST_DEPTH: usize = 2;
-/// Bytes of a packed piece for which it is not worth while to wake a thread.
-const SMALL_PIECE: usize = 1 << 10;
-/// Bytes of a stream: more than we, or others that cut archives, put into one.
-const MAX_CONTENT: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

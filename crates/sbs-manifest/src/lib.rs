@@ -37,6 +37,7 @@
 //! Format: `docs/formats/manifest.md`, on top of POSIX.1-2001 tar, the GNU long name extension,
 //! bzip2, and RSASSA-PKCS1-v1_5 (RFC 8017).
 
+mod ahead;
 mod bzip2;
 mod check;
 mod codec;
@@ -56,6 +57,7 @@ mod report;
 mod signature;
 mod source;
 mod split;
+mod stream;
 mod thin;
 mod unpack;
 mod weakness;
@@ -64,6 +66,8 @@ mod writer;
 mod zstandard;
 
 // The public interface:
+#[doc(hidden)]
+pub use crate::decompress::decompressed;
 pub use crate::envelope::{ReadManifestError, UnverifiedManifest, VerifyManifestError};
 pub use crate::explain::{CheckView, Detail, KeyOrigin, ReportView, escaped};
 pub use crate::form::{Form, ManifestFile};

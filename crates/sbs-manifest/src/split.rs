@@ -1,133 +1,163 @@
-//! Guesses where the streams of a bzip2 archive begin.
+//! Guesses where the blocks of a bzip2 archive begin.
 
-use std::io::{self, Chain, Cursor, Read};
+use std::io::{self, Read};
 
-/// Cuts an archive before everything that looks like the start of a stream.
+/// Cuts an archive before everything that looks like the start of a block.
 ///
-/// It is a guess: compressed data may look like a start, too. Whoever decompresses a piece must
-/// see that a stream ends exactly where the piece does.
+/// It is a guess: compressed data may look like a start, too. Whoever decodes a piece must see
+/// that what comes before it ends exactly where the piece begins.
 pub(crate) struct Splitter<R> {
     archive: R,
-    /// What was read and not given out, and how much of it has no start behind its first byte.
     buffer: Vec<u8>,
-    searched: usize,
+    /// The byte of `buffer` that the next piece begins in, and the bit of that byte.
+    start: usize,
+    bit: usize,
+    is_block: bool,
+    /// The first bit of `buffer` that was not searched.
+    unsearched: usize,
     state: State,
+}
+
+/// Bytes of an archive, without a cut in it.
+pub(crate) struct Piece {
+    /// Its first byte is the last one of the piece before, unless `bit` is 0.
+    pub(crate) bytes: Vec<u8>,
+    /// The bit of the first byte at which the piece begins, 0 to 7.
+    pub(crate) bit: usize,
+    /// Whether it begins as a block does; otherwise it goes on with what came before.
+    pub(crate) is_block: bool,
 }
 
 enum State {
     Reading,
     /// What the archive said when it was read.
     Failed(io::Error),
-    /// All was read, or the next piece would be too large to be one of ours.
+    /// All was read.
     Ended,
 }
 
 impl<R: Read> Splitter<R> {
     pub(crate) fn new(archive: R) -> Self {
-        Self { archive, buffer: Vec::new(), searched: 0, state: State::Reading }
+        Self {
+            archive,
+            buffer: Vec::new(),
+            start: 0,
+            bit: 0,
+            is_block: false,
+            // No archive begins with a block.
+            unsearched: 1,
+            state: State::Reading,
+        }
     }
 
-    /// Returns the next piece; none where the rest has to be read as it is.
-    pub(crate) fn next_piece(&mut self) -> Option<Vec<u8>> {
-        while let State::Reading = self.state {
-            if let Some(start) = self.next_start() {
-                self.searched = 0;
-                let rest = self.buffer.split_off(start);
-                return Some(std::mem::replace(&mut self.buffer, rest));
+    /// Returns the next piece; none at the end, or where the archive cannot be read.
+    pub(crate) fn next_piece(&mut self) -> Option<Piece> {
+        loop {
+            if let Some(found) = find_block(&self.buffer, self.unsearched) {
+                return Some(self.cut(found, true));
             }
-            if self.buffer.len() > MAX_PIECE {
-                self.state = State::Ended;
-                return None;
+            let size = 8 * self.buffer.len();
+            self.unsearched = self.unsearched.max((size + 1).saturating_sub(MAGIC_BITS));
+            if self.buffer.len() - self.start > MAX_PIECE {
+                return Some(self.cut(8 * (self.unsearched / 8), false));
             }
-            match self.read_more() {
-                Ok(0) => {
-                    self.state = State::Ended;
-                    let last = std::mem::take(&mut self.buffer);
-                    return (!last.is_empty()).then_some(last);
+            match self.state {
+                State::Reading => self.read_more(),
+                State::Ended | State::Failed(_) => {
+                    return (self.start < self.buffer.len()).then(|| self.cut(size, false));
                 }
-                Ok(_) => {}
-                Err(error) => self.state = State::Failed(error),
             }
         }
-        None
     }
 
-    /// Tells whether all was read and given out.
-    pub(crate) fn is_at_end(&self) -> bool {
-        matches!(self.state, State::Ended) && self.buffer.is_empty()
-    }
-
-    /// Returns what follows the pieces that were given out; `before` is put in front of it.
-    pub(crate) fn into_rest(self, mut before: Vec<u8>) -> Rest<R> {
-        before.extend(self.buffer);
-        let error = match self.state {
+    /// Returns why nothing more can be read, if there is a reason. It is given out once.
+    pub(crate) fn failure(&mut self) -> Option<io::Error> {
+        match std::mem::replace(&mut self.state, State::Ended) {
             State::Failed(error) => Some(error),
-            State::Reading | State::Ended => None,
-        };
-        Cursor::new(before).chain(Failing { archive: self.archive, error })
+            state => {
+                self.state = state;
+                None
+            }
+        }
     }
 
-    fn next_start(&mut self) -> Option<usize> {
-        // The first byte is the start that the last piece ended at.
-        let from = self.searched.max(1);
-        let unsearched = self.buffer.get(from..)?;
-        let found = unsearched.windows(START_BYTES).position(is_start);
-        self.searched = (self.buffer.len() + 1).saturating_sub(START_BYTES).max(from);
-        Some(from + found?)
+    /// Gives out what is before bit `end` of the buffer.
+    fn cut(&mut self, end: usize, is_block: bool) -> Piece {
+        let bytes = self.buffer.get(self.start..end.div_ceil(8)).unwrap_or_default().to_vec();
+        let piece = Piece { bytes, bit: self.bit, is_block: self.is_block };
+        (self.start, self.bit, self.is_block) = (end / 8, end % 8, is_block);
+        self.unsearched = self.unsearched.max(end + usize::from(is_block));
+        piece
     }
 
-    fn read_more(&mut self) -> io::Result<usize> {
-        let before = self.buffer.len();
-        let count = (&mut self.archive).take(READ_BYTES).read_to_end(&mut self.buffer);
+    fn read_more(&mut self) {
+        self.buffer.drain(..self.start);
+        self.unsearched -= 8 * self.start;
+        self.start = 0;
         // An error may come behind bytes; those are in the buffer, and come before it.
-        count.map(|_| self.buffer.len() - before)
-    }
-}
-
-/// The rest of an archive, behind what was taken from it.
-pub(crate) type Rest<R> = Chain<Cursor<Vec<u8>>, Failing<R>>;
-
-/// An archive that fails again as it did before.
-pub(crate) struct Failing<R> {
-    archive: R,
-    error: Option<io::Error>,
-}
-
-impl<R> Failing<R> {
-    pub(crate) fn get_ref(&self) -> &R {
-        &self.archive
-    }
-}
-
-impl<R: Read> Read for Failing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.error.take() {
-            Some(error) => Err(error),
-            None => self.archive.read(buffer),
+        match (&mut self.archive).take(READ_BYTES).read_to_end(&mut self.buffer) {
+            Ok(0) => self.state = State::Ended,
+            Ok(_) => {}
+            Err(error) => self.state = State::Failed(error),
         }
     }
 }
 
-/// Tells whether bytes begin as a stream does: with its header, and that of a block or its end.
-fn is_start(bytes: &[u8]) -> bool {
-    matches!(
-        bytes,
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]
-            | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]
-    )
+/// Returns the first bit, not before `from`, at which the magic number of a block begins.
+///
+/// Of the seven bytes that it is part of, five are nothing else. So of all pairs of bytes it is
+/// enough to look at every fourth, and to look closer where that could be a part of the number.
+fn find_block(bytes: &[u8], from: usize) -> Option<usize> {
+    let first = (from / 8).next_multiple_of(STEP);
+    let pairs = bytes.get(first..).unwrap_or_default().chunks(STEP);
+    (first..)
+        .step_by(STEP)
+        .zip(pairs)
+        .filter(|(_, pair)| matches!(pair, [one, two, ..] if may_be_part(*one, *two)))
+        .find_map(|(at, _)| {
+            let earliest = (8 * at).saturating_sub(MAGIC_BITS - 16).max(from);
+            (earliest..=8 * at).find(|bit| is_block(bytes, *bit))
+        })
 }
 
-const START_BYTES: usize = 10;
-/// Bytes of a piece: a stream of ours cannot be larger, even if its content does not pack.
+/// Tells whether the magic number of a block begins at a bit.
+fn is_block(bytes: &[u8], bit: usize) -> bool {
+    let mut word = [0; 8];
+    let rest = bytes.get(bit / 8..).unwrap_or_default();
+    word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    // What is missing reads as zeros, and the magic number ends in a one.
+    u64::from_be_bytes(word) << (bit % 8) >> (64 - MAGIC_BITS) == BLOCK_MAGIC
+}
+
+fn may_be_part(one: u8, two: u8) -> bool {
+    let pair = usize::from(u16::from_be_bytes([one, two]));
+    PARTS.get(pair / 64).is_some_and(|parts| parts >> (pair % 64) & 1 == 1)
+}
+
+/// Has a one for each pair of bytes that is a part of the magic number, anywhere in it.
+#[expect(clippy::indexing_slicing, reason = "a wrong index here would not compile")]
+static PARTS: [u64; 1024] = {
+    let mut parts = [0; 1024];
+    let mut behind = 0;
+    while behind <= MAGIC_BITS - 16 {
+        let pair = (BLOCK_MAGIC >> behind & 0xffff) as usize;
+        parts[pair / 64] |= 1 << (pair % 64);
+        behind += 1;
+    }
+    parts
+};
+
+/// What a block begins with.
+pub(crate) const BLOCK_MAGIC: u64 = 0x3141_5926_5359;
+pub(crate) const MAGIC_BITS: usize = 48;
+const STEP: usize = 4;
+/// Bytes of a piece: no block of ours is larger, even if its content does not pack.
 const MAX_PIECE: usize = 1 << 20;
 const READ_BYTES: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BLOCK: &[u8] = b"BZh1\x31\x41\x59\x26\x53\x59";
-    const END: &[u8] = b"BZh9\x17\x72\x45\x38\x50\x90";
 
     /// Gives a few bytes at a time, and fails at the end if it is told to.
     struct Slow<'a>(&'a [u8], usize, Option<io::Error>);
@@ -147,46 +177,64 @@ mod tests {
         }
     }
 
-    fn pieces(archive: &[u8], step: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
+    /// Returns zeros with the magic number of a block at some bits.
+    fn archive(size: usize, magics: &[usize]) -> Vec<u8> {
+        let mut bytes = vec![0; size];
+        for start in magics {
+            for at in (0..MAGIC_BITS).filter(|at| BLOCK_MAGIC >> (MAGIC_BITS - 1 - at) & 1 == 1) {
+                bytes[(start + at) / 8] |= 0x80 >> ((start + at) % 8);
+            }
+        }
+        bytes
+    }
+
+    /// Returns where pieces begin, and which of them as a block does; and that nothing is missing.
+    fn starts(archive: &[u8], step: usize) -> Vec<(usize, bool)> {
         let mut splitter = Splitter::new(Slow(archive, step, None));
-        let mut pieces = Vec::new();
+        let (mut starts, mut whole) = (Vec::new(), Vec::new());
         while let Some(piece) = splitter.next_piece() {
-            pieces.push(piece);
+            let shared = usize::from(piece.bit > 0);
+            assert!(shared == 0 || whole.last() == piece.bytes.first());
+            starts.push((8 * (whole.len() - shared) + piece.bit, piece.is_block));
+            whole.extend_from_slice(&piece.bytes[shared..]);
         }
-        let mut rest = Vec::new();
-        splitter.into_rest(Vec::new()).read_to_end(&mut rest).unwrap();
-        (pieces, rest)
+        assert!(splitter.failure().is_none());
+        assert!(whole == archive, "{} of {} bytes", whole.len(), archive.len());
+        starts
     }
 
     #[test]
-    fn cuts_before_every_start_and_nowhere_else() {
-        let long = [BLOCK, &vec![b'B'; 200_000]].concat();
-        let parts: [&[u8]; 5] = [b"no start: BZh1 1AY&SY", BLOCK, END, &long, END];
-        for step in [1, 9, 10, 11, 70_000] {
-            assert_eq!(pieces(&parts.concat(), step), (parts.map(<[u8]>::to_vec).into(), vec![]));
+    fn cuts_at_every_bit_that_a_block_begins_at_and_nowhere_else() {
+        for start in 1..200 {
+            let blocks = [start, start + 48, start + 50 + 96, 8_000 - 48];
+            let expected: Vec<_> =
+                [(0, false)].into_iter().chain(blocks.map(|at| (at, true))).collect();
+            for step in [1, 7, 1_000] {
+                assert_eq!(starts(&archive(1_000, &blocks), step), expected, "{start}");
+            }
         }
-        assert_eq!(pieces(b"", 1), (vec![], vec![]));
+        assert_eq!(starts(b"", 1), []);
+        assert_eq!(starts(&archive(6, &[])[..5], 1), [(0, false)]);
     }
 
     #[test]
-    fn what_is_too_large_for_a_piece_is_left() {
-        let large = vec![b'x'; MAX_PIECE + 200_000];
-        let archive = [BLOCK, END, &large, BLOCK].concat();
-        let (pieces, rest) = pieces(&archive, 100_000);
-        assert_eq!(pieces, [BLOCK]);
-        assert_eq!([BLOCK, &rest].concat(), archive);
+    fn what_is_too_large_is_cut_but_not_in_a_magic_number() {
+        let reads = (MAX_PIECE + 1).next_multiple_of(64 << 10);
+        for start in (8 * reads - 60..8 * reads + 20).step_by(3) {
+            let found = starts(&archive(3 * MAX_PIECE, &[start]), 1 << 20);
+            assert!(found.contains(&(start, true)), "{found:?}");
+            assert!(found.windows(2).all(|two| two[1].0 - two[0].0 < 8 * (MAX_PIECE + 70_000)));
+        }
     }
 
     #[test]
     fn a_failure_comes_behind_everything_that_was_read() {
-        let archive = [BLOCK, END, b"rest"].concat();
+        let bytes = archive(100, &[48]);
         let failure = Some(io::ErrorKind::TimedOut.into());
-        let mut splitter = Splitter::new(Slow(&archive, 3, failure));
+        let mut splitter = Splitter::new(Slow(&bytes, 3, failure));
+        assert_eq!(splitter.next_piece().unwrap().bytes, bytes[..6]);
+        assert_eq!(splitter.next_piece().unwrap().bytes, bytes[6..]);
         assert!(splitter.next_piece().is_none());
-        assert!(!splitter.is_at_end());
-        let mut rest = Vec::new();
-        let error = splitter.into_rest(b"before".to_vec()).read_to_end(&mut rest).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(rest, [b"before", &*archive].concat());
+        assert_eq!(splitter.failure().unwrap().kind(), io::ErrorKind::TimedOut);
     }
 }

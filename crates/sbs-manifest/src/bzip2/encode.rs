@@ -13,7 +13,6 @@
 
 mod bits;
 mod bwt;
-mod crc;
 mod huffman;
 mod lms;
 mod mtf;
@@ -28,6 +27,7 @@ use self::bwt::Transformer;
 use self::mtf::Symbols;
 use self::tables::Tables;
 use self::text::Text;
+use crate::bzip2::crc::Crc;
 
 /// Compresses streams; keeps its memory for the next one.
 pub(crate) struct Encoder {
@@ -68,7 +68,7 @@ impl Encoder {
             let taken = runs::fill(&mut self.text, left, max);
             let (block, rest) = left.split_at(taken);
             left = rest;
-            let crc = crc::crc32(block);
+            let crc = Crc::of(block);
             checksum = checksum.rotate_left(1) ^ crc;
             self.block(crc, &mut out);
         }

@@ -1,3 +1,5 @@
-//! bzip2, written faster than the libraries do.
+//! bzip2, written and read faster than the libraries do.
 
+mod crc;
+pub(crate) mod decode;
 pub(crate) mod encode;
