@@ -83,7 +83,7 @@ fn the_bytes_are_those_of_the_first_version() {
     );
     assert_eq!(
         sbs_crypto::digest(&inner).to_hex(),
-        "b69b6a735e184061a4fd320949aaf2af1f49c6690f8ae723eee6910d59e5f8d4"
+        "d4d83333ad3f0581c3c8a7b5d7a961ae9399c5434abb51d41a60e6fd2deefa78"
     );
 }
 

@@ -134,6 +134,21 @@ impl LmsSorter {
     /// Sorts the group that starts at a place, and notes for the next round what is still the same.
     fn sort_group(&mut self, text: &Text, ranks: &mut [u32], agreed: &mut [u32], start: u32) {
         let ahead = agreed[start as usize];
+        if let [first, second, ..] = &mut self.order[start as usize..]
+            && *second & LAST != 0
+        {
+            // Most groups are pairs, and most pairs differ here.
+            let (a, b) = (*first, *second & Text::POSITION_MASK);
+            let rank_of = |at| ranks[slot(text.ahead(at, ahead))];
+            let (rank_a, rank_b) = (rank_of(a), rank_of(b));
+            if rank_a != rank_b {
+                let (low, high) = if rank_a < rank_b { (a, b) } else { (b, a) };
+                (*first, *second) = (low | LAST, high | LAST);
+                ranks[slot(low)] = start;
+                ranks[slot(high)] = start + 1;
+                return;
+            }
+        }
         self.keys.clear();
         for &entry in &self.order[start as usize..] {
             let at = entry & Text::POSITION_MASK;
