@@ -1,4 +1,5 @@
-//! What it costs to write, to verify and to check the manifest of a source tree of 5 MB.
+//! What it costs to write, to verify and to check the manifest of a source tree of 5 MB, and to pack
+//! content that is hard to sort.
 
 #![expect(
     clippy::indexing_slicing,
@@ -8,7 +9,8 @@
 )]
 
 use std::hint::black_box;
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
+use std::num::NonZeroUsize;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sbs_manifest::{Compatibility, Limits, UnverifiedManifest};
@@ -17,6 +19,8 @@ use sbs_manifest::{Compatibility, Limits, UnverifiedManifest};
 #[path = "../tests/it/common.rs"]
 mod common;
 
+use bzip2::Compression;
+use bzip2::write::BzEncoder;
 use common::{Build, Node, Project, key, sealed};
 
 /// Makes 500 files of 10 kB that pack about as well as source code does.
@@ -72,9 +76,55 @@ fn manifest(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, manifest);
+/// Packs on one thread, beside the crate `bzip2` on the same content.
+fn pack(criterion: &mut Criterion) {
+    let limits = Limits { threads: NonZeroUsize::MIN, ..Limits::default() };
+    let source = build();
+    let mut group = criterion.benchmark_group("pack");
+    group.sample_size(10);
+    for (name, build) in [
+        ("source", source),
+        ("one period", one_file(b"ab".repeat(BAD / 2))),
+        ("zeros", one_file(vec![0; BAD])),
+        ("Fibonacci's word", one_file(fibonacci())),
+        ("a text again and again", one_file(LICENSE.repeat(BAD / LICENSE.len()))),
+    ] {
+        let content: Vec<u8> =
+            build.entries.iter().flat_map(|(_, content)| content.iter().copied()).collect();
+        group.throughput(Throughput::Bytes(content.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(build.try_inner(&limits).unwrap()));
+        });
+        group.bench_function(format!("{name}, crate bzip2"), |bencher| {
+            bencher.iter(|| {
+                let mut encoder = BzEncoder::new(Vec::new(), Compression::best());
+                encoder.write_all(&content).unwrap();
+                black_box(encoder.finish().unwrap())
+            });
+        });
+    }
+    group.finish();
+}
+
+fn one_file(content: Vec<u8>) -> Build {
+    Project::of([("bad", Node::File(content))]).build()
+}
+
+fn fibonacci() -> Vec<u8> {
+    let (mut word, mut next) = (b"a".to_vec(), b"ab".to_vec());
+    while word.len() < BAD {
+        (word, next) = (next.clone(), [next, word].concat());
+    }
+    word.truncate(BAD);
+    word
+}
+
+criterion_group!(benches, manifest, pack);
 criterion_main!(benches);
 
+const BAD: usize = 1_792_000;
+const LICENSE: &[u8] =
+    b"Permission is granted to copy this text, again and again, without a change.\n";
 const WORDS: [&str; 24] = [
     "fn",
     "let",

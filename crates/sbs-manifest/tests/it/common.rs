@@ -115,9 +115,12 @@ impl Project {
     fn list(&self, prefix: &[u8]) -> (Vec<u8>, CommitId) {
         // Name as git sorts it, mode, id, and the lines below it.
         let mut children: BTreeMap<Vec<u8>, (&str, CommitId, Vec<u8>)> = BTreeMap::new();
-        for (path, node) in &self.nodes {
-            let Some(rest) = path.strip_prefix(prefix) else { continue };
+        for (path, node) in self.nodes.range(prefix.to_vec()..) {
+            let Some(rest) = path.strip_prefix(prefix) else { break };
             if let Some(slash) = rest.iter().position(|byte| *byte == b'/') {
+                if children.contains_key(&rest[..=slash]) {
+                    continue;
+                }
                 let directory = [prefix, &rest[..=slash]].concat();
                 if matches!(node, Node::Submodule(_)) {
                     let id = CommitId::parse(&"5".repeat(self.digits())).unwrap();
@@ -164,10 +167,15 @@ impl Project {
     }
 
     pub(crate) fn build(&self) -> Build {
+        self.build_for(key().verifying_key().to_pem())
+    }
+
+    /// Returns what the manifest says if it is signed by another key.
+    pub(crate) fn build_for(&self, public_key: String) -> Build {
         let (tree, tree_id) = self.listing();
         let commit = self.commit();
         let id = object_id(ObjectKind::Commit, &commit, self.format);
-        Build { record: record(&id, &tree_id), commit, tree, entries: self.entries() }
+        Build { record: record(&id, &tree_id, public_key), commit, tree, entries: self.entries() }
     }
 }
 
@@ -338,7 +346,7 @@ pub(crate) fn run(directory: &std::path::Path, program: &str, arguments: &[&str]
     text
 }
 
-fn record(commit: &CommitId, tree: &CommitId) -> BuildRecord {
+fn record(commit: &CommitId, tree: &CommitId, public_key: String) -> BuildRecord {
     let tag = ImageTag::for_commit(None, commit);
     let name = format!("r.example.app.{tag}.2026-01-02_03-04-05.000006");
     let status = BuildStatus::unfinished("", StatusText::done(Step::ImagePushed))
@@ -366,7 +374,7 @@ fn record(commit: &CommitId, tree: &CommitId) -> BuildRecord {
             public_key_pem: "-----BEGIN PUBLIC KEY-----\n".to_owned(),
             reference: ImageReference::parse("r.example/app").unwrap().with_tag(tag),
         },
-        manifest_public_key_pem: key().verifying_key().to_pem(),
+        manifest_public_key_pem: public_key,
         manifests: None,
         schema: RECORD_SCHEMA.to_owned(),
         server_version: "0.1.0".to_owned(),
