@@ -58,7 +58,9 @@ impl<R: Read> Streams<R> {
 
     /// Returns how many bytes of the archive are needed for what was given out.
     pub(crate) fn packed_bytes(&self) -> u64 {
-        self.window.before + self.window.position.div_ceil(8) as u64
+        // The end of a stream belongs to what is before it, whether or not it was read yet.
+        let read = (self.window.position + END_BITS).div_ceil(8);
+        self.window.before + read.min(self.window.bytes.len()) as u64
     }
 
     /// Returns what comes next, some or no bytes of it; none at the end of the archive.
@@ -233,6 +235,8 @@ impl From<DecodeError> for io::Error {
 
 /// What the last block of a stream is followed by.
 const END_MAGIC: u64 = 0x1772_4538_5090;
+/// The magic number of the end, and the checksum.
+const END_BITS: usize = MAGIC_BITS + 32;
 /// Bytes that a block has for each level, sorted and not unpacked further.
 const LEVEL_BYTES: usize = 100_000;
 /// Bits that are worth while to read more for.
