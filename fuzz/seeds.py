@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets, `fuzz/corpus/<target>`; the same each time."""
 
+import bz2
 import json
 import pathlib
 import shutil
@@ -39,6 +40,18 @@ def inner():
     module.source["git/module/a"] = entry("git/module/a", b"x")
     module.source["git/run.sh"] = module.source.pop("git/run.sh")
     yield "submodule", module.tar()
+
+
+def bunzip2():
+    words = " ".join(str(number * number % 997) for number in range(2000)).encode()
+    yield "empty", bz2.compress(b"")
+    yield "letter", bz2.compress(b"a")
+    yield "runs", bz2.compress(b"a" * 4 + b"b" * 259 + b"c" * 5000 + b"aaab", 1)
+    yield "words", bz2.compress(words, 5)
+    yield "all-bytes", bz2.compress(bytes(range(256)) * 3, 9)
+    yield "streams", bz2.compress(b"one", 1) + bz2.compress(b"", 2) + bz2.compress(b"two", 9)
+    yield "garbage", bz2.compress(b"one") + b"BZh"
+    yield "period", bz2.compress(b"abcab" * 300, 3)
 
 
 def record():
@@ -98,7 +111,7 @@ def git_url():
 
 if __name__ == "__main__":
     shutil.rmtree(HERE / "corpus", ignore_errors=True)
-    for target in [outer, inner, record, definition, image_reference, git_url]:
+    for target in [bunzip2, outer, inner, record, definition, image_reference, git_url]:
         folder = HERE / "corpus" / target.__name__
         folder.mkdir(parents=True)
         for name, content in target():
