@@ -8,7 +8,7 @@ use crate::stream::Streams;
 
 /// Decompresses an archive and fails once it costs more than the limits allow.
 pub(crate) struct Unpacked<R> {
-    streams: Streams<Counted<R>>,
+    streams: Box<Streams<Counted<R>>>,
     limits: Limits,
     current: Cursor<Vec<u8>>,
     bytes: u64,
@@ -18,7 +18,7 @@ impl<R: Read> Unpacked<R> {
     pub(crate) fn new(archive: R, limits: &Limits) -> Self {
         let counted = Counted { input: archive, bytes: 0, max: limits.archive_bytes };
         Self {
-            streams: Streams::new(counted, limits.threads),
+            streams: Box::new(Streams::new(counted, limits.threads)),
             limits: *limits,
             current: Cursor::default(),
             bytes: 0,
