@@ -35,14 +35,14 @@ impl<W: Write> Compressor for FrameWriter<W> {
 
 /// Reads an archive of either form.
 pub(crate) enum Decompressor<R> {
-    Bzip2(Box<Unpacked<R>>),
+    Bzip2(Unpacked<R>),
     Zstandard(FrameReader<R>),
 }
 
 impl<R: Read> Decompressor<R> {
     pub(crate) fn new(archive: R, form: Form, limits: &Limits) -> io::Result<Self> {
         Ok(match form {
-            Form::Full => Self::Bzip2(Unpacked::new(archive, limits).into()),
+            Form::Full => Self::Bzip2(Unpacked::new(archive, limits)),
             Form::Thin => Self::Zstandard(FrameReader::new(archive, &limits.of_thin())?),
         })
     }
