@@ -1,5 +1,6 @@
 //! The project's own commands; `cargo xtask help` lists them.
 
+mod bench;
 mod fuzz;
 mod lint;
 mod setup;
@@ -37,7 +38,8 @@ fn run() -> Result<()> {
         }
         ["fuzz", words @ ..] => fuzz::run(words),
         ["demo", arguments @ ..] => demo(arguments),
-        ["bench", arguments @ ..] => bench(arguments),
+        ["bench", "manifests"] => bench::manifests(),
+        ["bench", arguments @ ..] => build_bench(arguments),
         [] | ["help" | "--help" | "-h"] => {
             say(HELP);
             Ok(())
@@ -71,7 +73,7 @@ fn demo(arguments: &[&str]) -> Result<()> {
     cargo(&[&run[..], arguments].concat())
 }
 
-fn bench(arguments: &[&str]) -> Result<()> {
+fn build_bench(arguments: &[&str]) -> Result<()> {
     setup::run()?;
     build_programs(&["--release"])?;
     let run = ["run", "--quiet", "--release", "--package", "sbs-tests", "--bin", "bench", "--"];
@@ -135,4 +137,5 @@ cargo xtask COMMAND
   fuzz TARGET FILE give a target an input that broke it
   ci               lint, test, and fuzz for minutes: what .ci/run does
   demo             the whole path on this machine, from a repository to a verified image
-  bench            what a build here costs, as a ratio to doing it by hand";
+  bench            what a build here costs, as a ratio to doing it by hand
+  bench manifests  what packing and verifying costs, beside programs that do the same";

@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 30] = [
+const PACKAGES: [&str; 31] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -112,6 +112,7 @@ const PACKAGES: [&str; 30] = [
     // The judges.
     "bzip2",
     "curl",
+    "hyperfine",
     "lbzip2",
     "openssl",
     "pbzip2",
