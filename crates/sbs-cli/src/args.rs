@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use sbs_proto::v2::BuildId;
 use sbs_proto::{BuildName, LogName};
 
 /// Builds container images on a Secure Build Server, and checks what it built.
@@ -99,6 +100,10 @@ pub(crate) enum Command {
     /// under a name that ends in .part.
     #[command(display_order = 10)]
     GetManifest {
+        /// Take the build of this number, which list prints, instead of the last one
+        #[arg(long, value_name = "ID", value_parser = BuildId::parse, conflicts_with = "build_name")]
+        build_id: Option<BuildId>,
+
         /// Take the build of this name instead of the last one
         #[arg(long, value_name = "NAME", value_parser = BuildName::parse)]
         build_name: Option<BuildName>,
@@ -113,7 +118,7 @@ pub(crate) enum Command {
         original: bool,
 
         /// Save the thin form, without the files that the source's own repository has
-        #[arg(long, conflicts_with_all = ["manifest_key", "original", "verify_manifest"])]
+        #[arg(long, conflicts_with = "original")]
         thin: bool,
 
         /// Verify the manifest and save its parts and the public key, too
@@ -160,6 +165,10 @@ pub(crate) enum Command {
         /// Accept the looser form of manifests that the original server makes, which prove less
         #[arg(long)]
         original: bool,
+
+        /// Verify this thin manifest, too, and that it belongs to MANIFEST, which is the full one
+        #[arg(long, value_name = "THIN", conflicts_with = "original")]
+        thin: Option<PathBuf>,
     },
 
     /// Print the version of this program

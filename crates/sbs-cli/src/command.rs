@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use sbs_client::{Client, ManifestForm};
 use sbs_manifest::Detail;
+use sbs_proto::v2::Selector;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -28,10 +29,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
             let version = env!("CARGO_PKG_VERSION");
             ui.result(format_args!("sbs {version}"), json!({"sbs": version}))
         }
-        Command::Verify { explain, file, key, original } => {
+        Command::Verify { explain, file, key, original, thin } => {
             let detail = if *explain { Detail::Explained } else { Detail::Outcome };
             let form = verify::form(*original);
-            verify::run(&verify::Question { file, key, form, detail }, ui)
+            let thin = thin.as_deref();
+            verify::run(&verify::Question { file, thin, key, form, detail }, ui)
         }
         command => {
             let now = OffsetDateTime::now_utc();
@@ -99,7 +101,14 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         Command::Log { follow: true, log } => log::follow(context, *log).await,
         Command::Log { follow: false, log } => log::print(context, *log).await,
         Command::List { limit } => list::print(context, usize::from(*limit)).await,
-        Command::GetManifest { build_name, manifest_key, original, thin, verify_manifest } => {
+        Command::GetManifest {
+            build_id,
+            build_name,
+            manifest_key,
+            original,
+            thin,
+            verify_manifest,
+        } => {
             let key = match (manifest_key, verify_manifest) {
                 (Some(path), _) => Some(KeySource::File(path.clone())),
                 (None, true) => Some(KeySource::Server),
@@ -107,7 +116,12 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             };
             let form = if *thin { ManifestForm::Thin } else { ManifestForm::Full };
             let compatibility = verify::form(*original);
-            manifest::fetch(context, build_name.as_ref(), key, compatibility, form).await
+            let build = match (build_id, build_name) {
+                (Some(id), _) => Selector::Id(id.clone()),
+                (None, Some(name)) => Selector::Named(name.clone()),
+                (None, None) => Selector::Latest,
+            };
+            manifest::fetch(context, &build, key, compatibility, form).await
         }
         Command::GetPublickey { build_name } => {
             manifest::fetch_key(context, build_name.as_ref()).await

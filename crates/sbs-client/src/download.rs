@@ -100,21 +100,22 @@ impl Client {
     /// Asks for the manifest of a build. A manifest over the limit is refused before a byte is sent.
     pub async fn find_manifest(
         &self,
-        build: &BuildSelector,
+        build: &Selector,
         form: ManifestForm,
     ) -> Result<Offer, CallError> {
         if self.info().await?.is_none() {
-            return match form {
-                ManifestForm::Full => Ok(Offer::Undescribed),
-                ManifestForm::Thin => Err(CallError::Unavailable { what: "thin manifests" }),
+            return match (form, build) {
+                (_, Selector::Id(_)) => Err(CallError::Unavailable { what: "builds by number" }),
+                (ManifestForm::Full, _) => Ok(Offer::Undescribed),
+                (ManifestForm::Thin, _) => Err(CallError::Unavailable { what: "thin manifests" }),
             };
         }
         let definition = DefinitionName::default_name();
-        let build = match build {
-            BuildSelector::Latest => Selector::Latest,
-            BuildSelector::Named(name) => Selector::Named(name.clone()),
-        };
-        let build = self.describe_build(&build).await?;
+        let asked = build;
+        let build = self.describe_build(asked).await?;
+        if matches!(asked, Selector::Id(id) if id.number() != build.id.number()) {
+            return Err(CallError::UnexpectedReply { what: "it is of another build" });
+        }
         let (kind, file, what) = match form {
             ManifestForm::Full => (FileKind::Manifest, build.manifest, "that manifest"),
             ManifestForm::Thin => {

@@ -21,7 +21,7 @@ impl Form {
     }
 
     /// Returns what the name of the inner archive ends in, behind the manifest's name.
-    pub(crate) fn archive_suffix(self) -> &'static str {
+    pub fn archive_suffix(self) -> &'static str {
         match self {
             Self::Full => ".tbz",
             Self::Thin => ".thin.tar.zst",
@@ -29,7 +29,7 @@ impl Form {
     }
 
     /// Returns what the name of the signature ends in, behind the manifest's name.
-    pub(crate) fn signature_suffix(self) -> &'static str {
+    pub fn signature_suffix(self) -> &'static str {
         match self {
             Self::Full => ".sig",
             Self::Thin => ".thin.sig",

@@ -6,6 +6,7 @@ use sbs_client::{
     Client, DescribedManifest, DownloadError, FetchedKey, ManifestForm, Offer, Received,
 };
 use sbs_manifest::{Compatibility, Detail};
+use sbs_proto::v2::Selector;
 use sbs_proto::{BuildName, BuildSelector, ManifestName};
 use serde_json::json;
 
@@ -26,18 +27,18 @@ struct Saved {
 /// Saves the manifest of a build and, with a key, verifies it.
 pub(crate) async fn fetch(
     context: &Context<'_>,
-    build: Option<&BuildName>,
+    build: &Selector,
     key: Option<KeySource>,
     compatibility: Compatibility,
     form: ManifestForm,
 ) -> Result<(), CommandError> {
     let client = context.client()?;
-    let saved = match client.find_manifest(&selector(build), form).await? {
+    let saved = match client.find_manifest(build, form).await? {
         Offer::Described(manifest) => {
-            check_build(build, &manifest.name)?;
+            check_build(name_of(build), &manifest.name)?;
             save(context, &client, &manifest, form).await?
         }
-        Offer::Undescribed => save_v1(&client, build).await?,
+        Offer::Undescribed => save_v1(&client, name_of(build)).await?,
     };
     let Saved { name, path, .. } = &saved;
     match key {
@@ -107,10 +108,19 @@ fn check_build(build: Option<&BuildName>, name: &ManifestName) -> Result<(), Com
     Ok(())
 }
 
+/// Returns the name of the build that was asked for by name.
+fn name_of(build: &Selector) -> Option<&BuildName> {
+    match build {
+        Selector::Named(name) => Some(name),
+        Selector::Id(_) | Selector::Latest => None,
+    }
+}
+
 fn file_name(name: &ManifestName, form: ManifestForm) -> String {
+    let files = name.files();
     match form {
-        ManifestForm::Full => format!("{name}.sig.tbz"),
-        ManifestForm::Thin => format!("{name}.thin.sig.tar.zst"),
+        ManifestForm::Full => files.full,
+        ManifestForm::Thin => files.thin,
     }
 }
 
@@ -158,10 +168,12 @@ async fn verify(
     saved.file.rewind().map_err(local)?;
     let mut opened = verify::open(saved.file, &key, form)?;
     // The parts, for those who repeat the check with other tools.
-    let name = &saved.name;
-    file::write_from(Path::new(&format!("{name}.tbz")), opened.inner()?)?;
+    let (name, form) = (&saved.name, opened.form());
+    let archive = format!("{name}{}", form.archive_suffix());
+    file::write_from(Path::new(&archive), opened.inner()?)?;
     let signature = opened.signature.to_string();
-    file::write_from(Path::new(&format!("{name}.sig")), signature.as_bytes())?;
+    let signature_file = format!("{name}{}", form.signature_suffix());
+    file::write_from(Path::new(&signature_file), signature.as_bytes())?;
     opened.report(source, Detail::Outcome, context.ui)
 }
 

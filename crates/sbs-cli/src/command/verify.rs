@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sbs_crypto::ManifestVerifyingKey;
 use sbs_manifest::{
     Compatibility, Detail, Form, KeyOrigin, Limits, Manifest, ManifestFile, ManifestSignature,
-    ReadManifestError, UnverifiedManifest,
+    ReadManifestError, Report, UnverifiedManifest,
 };
 
 use crate::error::{CommandError, Kind};
@@ -33,6 +33,8 @@ pub(crate) struct Opened {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) file: &'a Path,
+    /// The thin manifest that should belong to it.
+    pub(crate) thin: Option<&'a Path>,
     pub(crate) key: &'a Path,
     pub(crate) form: Compatibility,
     pub(crate) detail: Detail,
@@ -40,9 +42,27 @@ pub(crate) struct Question<'a> {
 
 /// Verifies a manifest file with a key file.
 pub(crate) fn run(question: &Question<'_>, ui: &Ui) -> Result<(), CommandError> {
-    let Question { file: path, key, form, detail } = *question;
-    let key_file = KeySource::File(key.to_owned());
+    let Question { file, thin, key, form, detail } = *question;
+    let source = KeySource::File(key.to_owned());
     let key = read_key(key)?;
+    let mut full = open_file(file, &key, form, ui)?;
+    let Some(thin) = thin else { return full.report(&source, detail, ui) };
+    full.require(file, Form::Full)?;
+    let mut other = open_file(thin, &key, form, ui)?;
+    other.require(thin, Form::Thin)?;
+    full.report(&source, detail, ui)?;
+    let mut report = other.manifest.check();
+    report.hold_against(&mut other.manifest, &full.manifest);
+    other.print(&report, &source, detail, ui)
+}
+
+/// Opens a manifest file and verifies its signature.
+fn open_file(
+    path: &Path,
+    key: &ManifestVerifyingKey,
+    form: Compatibility,
+    ui: &Ui,
+) -> Result<Opened, CommandError> {
     let file = file::open(path)?;
     let size = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
     let archive = ui.reading(file, size);
@@ -59,16 +79,16 @@ pub(crate) fn run(question: &Question<'_>, ui: &Ui) -> Result<(), CommandError> 
             (read, true)
         }
     };
-    let mut opened = verified(unverified, &key, form)?;
+    let opened = verified(unverified, key, form)?;
     let files = opened.manifest.name().files();
-    let expected = match opened.manifest.form() {
+    let expected = match opened.form() {
         Form::Full => files.full,
         Form::Thin => files.thin,
     };
     if !bare && file_name != expected {
         ui.note(format_args!("the file was named {expected} when it was made"));
     }
-    opened.report(&key_file, detail, ui)
+    Ok(opened)
 }
 
 /// Says whose manifests are accepted.
@@ -115,6 +135,30 @@ impl Opened {
         ui: &Ui,
     ) -> Result<(), CommandError> {
         let report = self.manifest.check();
+        self.print(&report, key, detail, ui)
+    }
+
+    /// Returns how much the manifest holds.
+    pub(crate) fn form(&self) -> Form {
+        self.manifest.form()
+    }
+
+    fn require(&self, path: &Path, form: Form) -> Result<(), CommandError> {
+        if self.form() == form {
+            return Ok(());
+        }
+        let text = format!("`{}` is not a {} manifest", path.display(), form.as_str());
+        Err(CommandError::new(Kind::Usage, text)
+            .hint("the full manifest comes first, the thin one behind --thin"))
+    }
+
+    fn print(
+        &self,
+        report: &Report,
+        key: &KeySource,
+        detail: Detail,
+        ui: &Ui,
+    ) -> Result<(), CommandError> {
         let key = key.origin();
         let json = serde_json::to_value(report.view(key));
         let json = json.map_err(|error| CommandError::new(Kind::Internal, error))?;

@@ -7,12 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sbs_crypto::ManifestSigningKey;
 use sbs_crypto::git::{ObjectFormat, ObjectKind, object_id};
-use sbs_manifest::{Envelope, InnerWriter, Limits, Materials, SourceEntry, SourceKind, sign};
+use sbs_manifest::{
+    Envelope, FullManifest, InnerWriter, Limits, Materials, SourceEntry, SourceKind, ThinMaterials,
+    sign, write_thin,
+};
 use sbs_proto::{BuildName, BuildRecord, CommitId};
 use serde_json::json;
 
 use crate::place::{Place, Run};
-use crate::server::Served;
+use crate::server::{Reply, Served};
 
 const BUILD: &str = "r.example.app.v1-COMMIT0.2026-01-02_03-04-05.000006";
 const DOCKERFILE: &[u8] = b"FROM scratch\n";
@@ -23,6 +26,7 @@ struct Sample {
     commit: CommitId,
     key: String,
     other_key: String,
+    thin: Vec<u8>,
 }
 
 /// A manifest as the server makes one.
@@ -33,6 +37,11 @@ fn sample() -> &'static Sample {
 
 /// Makes a manifest whose Dockerfile has this content, whatever the commit says.
 fn make(content: &[u8]) -> Sample {
+    make_as(content, &ManifestSigningKey::generate().unwrap(), "0.1.0")
+}
+
+/// The same, with a key and the version of a server.
+fn make_as(content: &[u8], key: &ManifestSigningKey, version: &str) -> Sample {
     let sha1 = ObjectFormat::of(&CommitId::parse(&"0".repeat(40)).unwrap());
     let blob = object_id(ObjectKind::Blob, DOCKERFILE, sha1);
     let hex = blob.as_str();
@@ -43,7 +52,6 @@ fn make(content: &[u8]) -> Sample {
     let commit_object = format!("tree {tree}\nauthor {person}\ncommitter {person}\n\nm\n");
     let commit = object_id(ObjectKind::Commit, commit_object.as_bytes(), sha1);
     let build = BuildName::parse(&BUILD.replace("COMMIT0", commit.short())).unwrap();
-    let key = ManifestSigningKey::generate().unwrap();
     let key_pem = key.verifying_key().to_pem();
     let digest = format!("sha256:{}", "0a".repeat(32));
     let record: BuildRecord = serde_json::from_value(json!({
@@ -55,31 +63,38 @@ fn make(content: &[u8]) -> Sample {
         "image": {"digest": digest, "public_key_pem": "x",
             "reference": format!("r.example/app:v1-{}", commit.short())},
         "manifest_public_key_pem": key_pem, "schema": "sbs-build-record-1",
-        "server_version": "0.1.0",
+        "server_version": version,
         "source": {"commit": commit.as_str(), "commit_time": 1_700_000_000,
             "tree": tree.as_str(), "url": "git@git.example:u/r.git"},
     }))
     .unwrap();
     let limits = Limits::default();
-    let materials = Materials {
+    let materials = || Materials {
         record: &record,
         commit: commit_object.as_bytes(),
         tree: listing.as_bytes(),
         log: &b"log\n"[..],
         log_size: 4,
     };
-    let mut writer = InnerWriter::begin(Vec::new(), materials, &limits).unwrap();
+    let mut writer = InnerWriter::begin(Vec::new(), materials(), &limits).unwrap();
     let size = content.len() as u64;
     let entry = SourceEntry::new(b"Dockerfile", SourceKind::File(size)).unwrap();
     writer.add_source(&entry, content).unwrap();
     let (inner, digest, inner_size) = writer.finish().unwrap();
-    let signature = sign(&digest, &key).unwrap();
+    let signature = sign(&digest, key).unwrap();
     let name = build.manifest_name();
     let envelope =
         Envelope { name: &name, signature: &signature, inner_size, commit_time: 1_700_000_000 };
     let bytes = envelope.write(&*inner, Vec::new(), &limits).unwrap();
+    let full = FullManifest::new(&name, digest, inner_size);
+    let thin = ThinMaterials { materials: materials(), full: &full, dockerfile: content };
+    let (inner, digest, inner_size) = write_thin(Vec::new(), thin, &limits).unwrap();
+    let signature = sign(&digest, key).unwrap();
+    let envelope =
+        Envelope { name: &name, signature: &signature, inner_size, commit_time: 1_700_000_000 };
+    let thin = envelope.write_thin(&*inner, Vec::new(), &limits).unwrap();
     let other_key = ManifestSigningKey::generate().unwrap().verifying_key().to_pem();
-    Sample { build, bytes, commit, key: key_pem, other_key }
+    Sample { build, bytes, commit, key: key_pem, other_key, thin }
 }
 
 fn served(sample: &Sample, key: &str) -> Served {
@@ -238,6 +253,96 @@ fn verify_takes_an_archive_with_its_signature_beside_it() {
     let run = place.run(&["verify", &archive, "--key", &key]);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
     assert!(run.stderr.contains("hint: a manifest without its signature inside"), "{run:?}");
+}
+
+/// A server that speaks v2 and has one build, number 7.
+fn served_v2(sample: &'static Sample) -> Served {
+    let stored = |bytes: &[u8]| json!({"digest": sbs_crypto::digest(bytes).to_string(), "size": bytes.len()});
+    let build = json!({
+        "id": "00000007", "phase": "succeeded", "status": "success",
+        "build_name": sample.build.as_str(), "manifest": stored(&sample.bytes),
+        "thin_manifest": stored(&sample.thin),
+    });
+    let info = json!({
+        "api": 2, "server_version": "9",
+        "limits": {"page_builds": 1, "request_body_bytes": 1, "v1_manifest_bytes": 1},
+    });
+    let key = json!({"build_name": sample.build.as_str(), "public_key_pem": sample.key});
+    let file = |bytes: &[u8]| {
+        let digest = sbs_crypto::digest(bytes);
+        let (tag, digest) = (digest.to_hex(), STANDARD.encode(digest.as_bytes()));
+        let head = format!("ETag: \"{tag}\"\r\nRepr-Digest: sha-256=:{digest}:\r\n");
+        Reply { status: 200, head, body: bytes.to_vec() }
+    };
+    Served::start_raw(move |line, _| match line {
+        "GET /v2/info" => Reply::json(200, &info),
+        "GET /v2/images/default/builds/latest" | "GET /v2/images/default/builds/7" => {
+            Reply::json(200, &build)
+        }
+        "GET /v2/images/default/builds/00000007/manifest" => file(&sample.bytes),
+        "GET /v2/images/default/builds/00000007/thin-manifest" => file(&sample.thin),
+        "GET /publickey" => Reply::json(200, &key),
+        _ => Reply::json(404, &json!({"status": "not here", "code": "not_found"})),
+    })
+}
+
+#[test]
+fn get_manifest_verifies_a_thin_manifest_and_saves_its_parts() {
+    let sample = sample();
+    let served = served_v2(sample);
+    let place = &served.place;
+    let run = place.good(&["get-manifest", "--thin", "--verify-manifest"]);
+    assert!(run.stdout.ends_with("\nverify=OK\n"), "{run:?}");
+    assert!(run.stdout.contains("passed: dockerfile\n"), "{run:?}");
+    let name = sample.build.manifest_name().to_string();
+    let (whole, archive) = (format!("{name}.thin.sig.tar.zst"), format!("{name}.thin.tar.zst"));
+    assert_eq!(fs::read(place.path(&whole)).unwrap(), sample.thin);
+    let hex = place.read(&format!("{name}.thin.sig"));
+    fs::write(place.path("s"), hex::decode(hex).unwrap()).unwrap();
+    place.openssl(&["dgst", "-sha256", "-binary", "-out", "d", &archive]);
+    let key = sample.build.public_key_file();
+    let verified = place.openssl(&["dgst", "-sha256", "-verify", &key, "-signature", "s", "d"]);
+    assert_eq!(verified, "Verified OK\n");
+    place.write("other.pem", &sample.other_key);
+    let run = place.sbs(&["get-manifest", "--thin", "--manifest-key", "other.pem"]);
+    assert_eq!(run.code, 4, "{run:?}");
+}
+
+#[test]
+fn get_manifest_takes_a_build_by_its_number() {
+    let sample = sample();
+    let served = served_v2(sample);
+    let run = served.place.good(&["get-manifest", "--build-id", "7", "--verify-manifest"]);
+    assert!(run.stdout.ends_with("\nverify=OK\n"), "{run:?}");
+    assert_eq!(served.place.sbs(&["get-manifest", "--build-id", "8"]).code, 1);
+    let both = ["get-manifest", "--build-id", "7", "--build-name", "b.1"];
+    assert_eq!(served.place.sbs(&both).code, 2);
+    assert_eq!(served.place.sbs(&["get-manifest", "--build-id", "../7"]).code, 2);
+}
+
+#[test]
+fn verify_holds_a_thin_manifest_against_the_full_one() {
+    let key = ManifestSigningKey::generate().unwrap();
+    let [sample, other] = ["0.1.0", "0.1.1"].map(|version| make_as(DOCKERFILE, &key, version));
+    let place = Place::new();
+    fs::write(place.path("m.sig.tbz"), &sample.bytes).unwrap();
+    fs::write(place.path("m.thin.sig.tar.zst"), &sample.thin).unwrap();
+    fs::write(place.path("other.thin.sig.tar.zst"), &other.thin).unwrap();
+    place.write("key.pem", &sample.key);
+    let verify = |full: &str, thin: &str| {
+        place.run(&["-q", "verify", full, "--thin", thin, "--key", "key.pem"])
+    };
+    let run = verify("m.sig.tbz", "m.thin.sig.tar.zst");
+    assert_eq!((run.code, run.stdout.matches("verify=OK").count()), (0, 2), "{run:?}");
+    assert!(run.stdout.contains("passed: match\n"), "{run:?}");
+    let run = verify("m.sig.tbz", "other.thin.sig.tar.zst");
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.stdout.contains("FAILED: match"), "{run:?}");
+    for (full, thin) in
+        [("m.thin.sig.tar.zst", "m.sig.tbz"), ("m.sig.tbz", "m.sig.tbz"), ("m.sig.tbz", "missing")]
+    {
+        assert_eq!(verify(full, thin).code, 2, "{full} {thin}");
+    }
 }
 
 #[test]

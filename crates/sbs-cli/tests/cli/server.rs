@@ -15,11 +15,25 @@ use crate::place::Place;
 /// A request: `METHOD /route` and the body.
 pub(crate) type Request = (String, String);
 
-/// What answers a request: a status and a body.
-pub(crate) type Answer = Box<dyn FnMut(&str, &str) -> (u16, String) + Send>;
+/// What a server answers.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Lines of the head, each ended by `\r\n`.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What answers a request: its line and its body.
+type Answer = Box<dyn FnMut(&str, &[u8]) -> Reply + Send>;
 
 /// As a status: the connection breaks.
 pub(crate) const BREAK: u16 = 0;
+
+impl Reply {
+    pub(crate) fn json(status: u16, json: &Value) -> Self {
+        Self { status, head: String::new(), body: json.to_string().into_bytes() }
+    }
+}
 
 /// A place with a configuration for the server that runs for it.
 pub(crate) struct Served {
@@ -28,7 +42,17 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn start(answer: impl FnMut(&str, &str) -> (u16, String) + Send + 'static) -> Self {
+    pub(crate) fn start(
+        mut answer: impl FnMut(&str, &str) -> (u16, String) + Send + 'static,
+    ) -> Self {
+        Self::start_raw(move |line, body| {
+            let (status, body) = answer(line, std::str::from_utf8(body).unwrap());
+            Reply { status, head: String::new(), body: body.into_bytes() }
+        })
+    }
+
+    /// A server that answers with heads and bytes of all kinds.
+    pub(crate) fn start_raw(answer: impl FnMut(&str, &[u8]) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = Place::with_certificates(listener.local_addr().unwrap().port());
         let config = config(&place);
@@ -98,17 +122,17 @@ fn serve(
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body)?;
-    let body = String::from_utf8(body).unwrap();
-    let (status, reply) = answer(&line, &body);
-    requests.lock().unwrap().push((line, body));
+    let Reply { status, head, body: reply } = answer(&line, &body);
+    requests.lock().unwrap().push((line, String::from_utf8_lossy(&body).into_owned()));
     if status == BREAK {
         return Ok(());
     }
     let length = reply.len();
     write!(
         stream,
-        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{reply}"
+        "HTTP/1.1 {status} X\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
+    stream.write_all(&reply)?;
     stream.conn.send_close_notify();
     stream.flush()
 }

@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use sbs_client::{
     CallError, Client, DescribedManifest, DownloadError, Event, ManifestForm, Offer, Received,
 };
-use sbs_proto::{BuildSelector, Digest};
+use sbs_proto::Digest;
+use sbs_proto::v2::{BuildId, Selector};
 use serde_json::json;
 use tokio::io::AsyncWrite;
 
@@ -53,7 +54,9 @@ fn server(file: impl FnMut(u64) -> Answer + Send + 'static) -> Double {
                 })
                 .to_string(),
             )),
-            "/v2/images/default/builds/latest" => describe(1000),
+            "/v2/images/default/builds/latest"
+            | "/v2/images/default/builds/7"
+            | "/v2/images/default/builds/8" => describe(1000),
             FILE => file(from),
             _ => Answer::Bytes(reply("404 Not Found", "")),
         }
@@ -83,7 +86,7 @@ fn part(from: u64, to: u64) -> Vec<u8> {
 }
 
 async fn found(client: &Client) -> DescribedManifest {
-    match client.find_manifest(&BuildSelector::Latest, ManifestForm::Full).await.unwrap() {
+    match client.find_manifest(&Selector::Latest, ManifestForm::Full).await.unwrap() {
         Offer::Described(manifest) => manifest,
         Offer::Undescribed => panic!("the server speaks v2"),
     }
@@ -168,7 +171,7 @@ async fn c2_a_server_that_sends_more_than_it_announced_is_given_up() {
     // A manifest over the limit is not asked for.
     let double = server(|_| Answer::Silence);
     let client = double.builder().with_manifest_limit(999).build().unwrap();
-    let error = client.find_manifest(&BuildSelector::Latest, ManifestForm::Full).await.unwrap_err();
+    let error = client.find_manifest(&Selector::Latest, ManifestForm::Full).await.unwrap_err();
     assert!(matches!(error, CallError::TooLarge { limit: 999 }), "{error:?}");
 }
 
@@ -328,13 +331,16 @@ async fn a_full_disk_is_not_tried_again() {
 #[tokio::test]
 async fn a_server_without_v2_is_told_by_its_404() {
     let client = Double::start(Answer::Bytes(reply("404 Not Found", "no such page"))).client();
-    let latest = BuildSelector::Latest;
+    let latest = Selector::Latest;
     let offer = client.find_manifest(&latest, ManifestForm::Full).await.unwrap();
     assert_eq!(offer, Offer::Undescribed);
     let thin = client.find_manifest(&latest, ManifestForm::Thin).await;
     assert!(matches!(thin, Err(CallError::Unavailable { .. })), "{thin:?}");
     let builds = client.builds(None, 10).await;
     assert!(matches!(builds, Err(CallError::Unavailable { .. })), "{builds:?}");
+    let number = Selector::Id(BuildId::parse("7").unwrap());
+    let numbered = client.find_manifest(&number, ManifestForm::Full).await;
+    assert!(matches!(numbered, Err(CallError::Unavailable { .. })), "{numbered:?}");
     // Another refusal is none.
     let client = Double::start(Answer::Bytes(reply("500 Oops", ""))).client();
     let error = client.find_manifest(&latest, ManifestForm::Full).await.unwrap_err();
@@ -342,9 +348,23 @@ async fn a_server_without_v2_is_told_by_its_404() {
 }
 
 #[tokio::test]
+async fn a_build_is_found_by_its_number_and_no_other_is_taken_for_it() {
+    let client = server(|_| Answer::Silence).client();
+    for (number, good) in [("7", true), ("00000007", false), ("8", false)] {
+        let number = Selector::Id(BuildId::parse(number).unwrap());
+        let found = client.find_manifest(&number, ManifestForm::Full).await;
+        // The double knows one spelling of the right number.
+        assert_eq!(found.is_ok(), good, "{found:?}");
+    }
+    let other = Selector::Id(BuildId::parse("8").unwrap());
+    let error = client.find_manifest(&other, ManifestForm::Full).await.unwrap_err();
+    assert!(matches!(error, CallError::UnexpectedReply { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn c2_a_build_that_is_told_of_wrongly_is_not_understood() {
     let client = server(|_| Answer::Silence).client();
-    let thin = client.find_manifest(&BuildSelector::Latest, ManifestForm::Thin).await;
+    let thin = client.find_manifest(&Selector::Latest, ManifestForm::Thin).await;
     assert!(matches!(thin, Err(CallError::Unavailable { .. })), "{thin:?}");
     for build in [
         json!({"id": "../../x", "phase": "succeeded", "status": "success", "build_name": BUILD}),
@@ -363,7 +383,7 @@ async fn c2_a_build_that_is_told_of_wrongly_is_not_understood() {
             ))
         });
         let client = double.client();
-        let found = client.find_manifest(&BuildSelector::Latest, ManifestForm::Full).await;
+        let found = client.find_manifest(&Selector::Latest, ManifestForm::Full).await;
         assert!(matches!(found, Err(CallError::UnexpectedReply { .. })), "{found:?}");
     }
 }
