@@ -177,14 +177,13 @@ pub mod key {
 
     /// Keys that are taken and have no effect: those that no one has documented, those of what this
     /// server does not do, and the run-time secrets, which must not be here at all.
-    pub const IGNORED: [&str; 7] = [
+    pub const IGNORED: [&str; 6] = [
         "BUILD_DIR",
         "BUILD_SCRIPT",
         "DOCKER_CONTENT_TRUST_PUSH_SERVER",
         "EXIT_NONZERO",
         ISV_SECRET,
         "SECRETS",
-        STATE_BUCKET_NAME,
     ];
 
     /// Keys that a client must send.

@@ -11,6 +11,7 @@
 //! | read a build record (`data/build.json`) | [`BuildRecord`] |
 //! | handle an image reference | [`ImageReference`] |
 //! | read the clear part of a state image | [`StateHeader::read`] |
+//! | export or import a state image | [`state`] |
 //! | know the routes | [`route`], [`v2`] |
 //!
 //! ```
@@ -37,6 +38,7 @@ mod record;
 mod reply;
 pub mod route;
 mod secret;
+pub mod state;
 mod state_header;
 mod status;
 mod storage;

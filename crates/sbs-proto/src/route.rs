@@ -7,6 +7,7 @@
 //! | [`MANIFEST`] | GET | the manifest of a build |
 //! | [`PUBLIC_KEY`] | GET | the public key of a build's manifest |
 //! | [`IMAGE_DIGEST`] | GET | the digest reference of the last image |
+//! | [`STATE_IMAGE`] | GET, POST | export and import of the state |
 
 use crate::LogName;
 
@@ -21,6 +22,9 @@ pub const MANIFEST: &str = "/manifest";
 
 /// The public key of a build's manifest.
 pub const PUBLIC_KEY: &str = "/publickey";
+
+/// The state image.
+pub const STATE_IMAGE: &str = "/state-image";
 
 /// The pattern of the log routes, with the log's name as `{name}`.
 pub const LOG_PATTERN: &str = "/log/{name}";

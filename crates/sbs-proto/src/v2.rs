@@ -6,6 +6,7 @@
 //! | [`BUILDS_PATTERN`] | the builds of an image definition, newest first |
 //! | [`BUILD_PATTERN`] | one build |
 //! | [`file()`] | a file of a build, as its bytes |
+//! | [`STATE`] | the state image, as its bytes: export (GET) and import (POST) |
 //!
 //! A client takes a `404` on [`INFO`] as the word of a server that speaks v1 alone.
 
@@ -17,6 +18,9 @@ use crate::{BuildName, DefinitionName, Digest, ImageReference, ImageTag, ParseNa
 
 /// What the server is and can do.
 pub const INFO: &str = "/v2/info";
+
+/// The state image.
+pub const STATE: &str = "/v2/state";
 
 /// The pattern of the routes of builds, with the image definition's name as `{name}`.
 pub const BUILDS_PATTERN: &str = "/v2/images/{name}/builds";
