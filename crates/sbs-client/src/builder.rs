@@ -83,19 +83,24 @@ impl ClientBuilder<Ready> {
     /// Makes the client; nothing is sent yet.
     pub fn build(self) -> Result<Client, BuildClientError> {
         let Self { base, settings, stage: Ready { authorities, identity } } = self;
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("sbs-client/", env!("CARGO_PKG_VERSION")))
-            .tls_certs_only(authorities)
-            .identity(identity)
-            .https_only(true)
-            .no_proxy()
-            // A redirect would take the request, with its secrets, to a host of the server's choice.
-            .redirect(Policy::none())
-            .connect_timeout(limits::CONNECT_TIMEOUT)
-            .read_timeout(settings.timeout)
-            .build()
-            .map_err(|source| BuildClientError::Tls { source })?;
-        Ok(Client::new(http, base, settings))
+        let make = |standstill: Duration| {
+            reqwest::Client::builder()
+                .user_agent(concat!("sbs-client/", env!("CARGO_PKG_VERSION")))
+                .tls_certs_only(authorities.clone())
+                .identity(identity.clone())
+                .https_only(true)
+                .no_proxy()
+                // A redirect would take the request, with its secrets, to a host of the server's
+                // choice.
+                .redirect(Policy::none())
+                .connect_timeout(limits::CONNECT_TIMEOUT)
+                .read_timeout(standstill)
+                .build()
+                .map_err(|source| BuildClientError::Tls { source })
+        };
+        // The time until an answer begins counts as standstill, and with it that of an upload.
+        let patient = make(limits::STATE_TIMEOUT)?;
+        Ok(Client::new(make(settings.timeout)?, patient, base, settings))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Body, Method, Response, StatusCode};
 use sbs_proto::v2::{self, Build, BuildId, BuildPage, Info, Selector};
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, DefinitionName, ImageReference, LogName, LogReply,
@@ -21,6 +21,8 @@ use crate::{CallError, Shown, body, limits};
 pub struct Client {
     base: Url,
     http: reqwest::Client,
+    /// Waits for an answer as long as a call may take.
+    patient: reqwest::Client,
     settings: std::sync::Arc<Settings>,
 }
 
@@ -40,8 +42,13 @@ impl Client {
         ClientBuilder::new(host, port)
     }
 
-    pub(crate) fn new(http: reqwest::Client, base: Url, settings: Settings) -> Self {
-        Self { base, http, settings: settings.into() }
+    pub(crate) fn new(
+        http: reqwest::Client,
+        patient: reqwest::Client,
+        base: Url,
+        settings: Settings,
+    ) -> Self {
+        Self { base, http, patient, settings: settings.into() }
     }
 
     /// Asks how far the build is.
@@ -138,6 +145,35 @@ impl Client {
         &self.settings
     }
 
+    /// Makes a call of v1 with a short answer that may come late: the server moves a file first.
+    pub(crate) async fn late(
+        &self,
+        method: Method,
+        route: &str,
+        body: String,
+    ) -> Result<Vec<u8>, CallError> {
+        let bounds = Bounds { bytes: limits::REPLY_BYTES, time: limits::STATE_TIMEOUT };
+        self.call(&self.patient, method, route, body, bounds).await
+    }
+
+    /// Sends a file by v2; the answer is short and may come late.
+    pub(crate) async fn upload(
+        &self,
+        route: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Vec<u8>, CallError> {
+        let mut url = self.base.clone();
+        url.set_path(route);
+        let request = self.patient.post(url).headers(headers).body(body);
+        let response = async {
+            let sent = request.timeout(limits::STATE_TIMEOUT).send().await;
+            sent.map_err(CallError::from_transport)
+        };
+        let response = self.observed(&Method::POST, route, &[StatusCode::OK], response).await?;
+        body::read(response, limits::REPLY_BYTES, route, &self.settings.observer).await
+    }
+
     /// Sends a request of v1, whose answer may be long.
     pub(crate) async fn send_v1(
         &self,
@@ -145,7 +181,7 @@ impl Client {
         body: String,
         time: Duration,
     ) -> Result<Response, CallError> {
-        self.send(Method::GET, route, body, time).await
+        self.send(&self.http, Method::GET, route, body, time).await
     }
 
     /// Sends a request of v2.
@@ -167,6 +203,7 @@ impl Client {
     /// status than these is a refusal.
     pub(crate) async fn observed(
         &self,
+        method: &Method,
         route: &str,
         accepted: &[StatusCode],
         response: impl Future<Output = Result<Response, CallError>>,
@@ -175,7 +212,8 @@ impl Client {
         let response = response.await;
         let status = response.as_ref().ok().map(|response| response.status().as_u16());
         let elapsed = started.elapsed();
-        self.settings.observer.tell(&Event::Ended { elapsed, method: "GET", route, status });
+        let method = method.as_str();
+        self.settings.observer.tell(&Event::Ended { elapsed, method, route, status });
         let response = response?;
         if accepted.contains(&response.status()) {
             return Ok(response);
@@ -186,27 +224,23 @@ impl Client {
     /// Reads a short answer of v2.
     async fn read_v2(&self, route: &str, query: Option<&str>) -> Result<Vec<u8>, CallError> {
         let response = self.send_v2(route, query, HeaderMap::new(), self.settings.timeout);
-        let response = self.observed(route, &[StatusCode::OK], response).await?;
+        let response = self.observed(&Method::GET, route, &[StatusCode::OK], response).await?;
         body::read(response, limits::REPLY_BYTES, route, &self.settings.observer).await
     }
 
     async fn short(&self, method: Method, route: &str, body: String) -> Result<Vec<u8>, CallError> {
-        self.call(
-            method,
-            route,
-            body,
-            Bounds { bytes: limits::REPLY_BYTES, time: self.settings.timeout },
-        )
-        .await
+        let bounds = Bounds { bytes: limits::REPLY_BYTES, time: self.settings.timeout };
+        self.call(&self.http, method, route, body, bounds).await
     }
 
     async fn long(&self, route: &str, body: String, bytes: u64) -> Result<Vec<u8>, CallError> {
         let time = self.settings.download_timeout;
-        self.call(Method::GET, route, body, Bounds { bytes, time }).await
+        self.call(&self.http, Method::GET, route, body, Bounds { bytes, time }).await
     }
 
     async fn call(
         &self,
+        http: &reqwest::Client,
         method: Method,
         route: &str,
         body: String,
@@ -214,7 +248,7 @@ impl Client {
     ) -> Result<Vec<u8>, CallError> {
         let started = Instant::now();
         let mut status = None;
-        let result = match self.send(method.clone(), route, body, bounds.time).await {
+        let result = match self.send(http, method.clone(), route, body, bounds.time).await {
             Ok(response) => {
                 status = Some(response.status().as_u16());
                 self.receive(response, route, bounds.bytes).await
@@ -228,6 +262,7 @@ impl Client {
 
     async fn send(
         &self,
+        http: &reqwest::Client,
         method: Method,
         route: &str,
         body: String,
@@ -236,8 +271,7 @@ impl Client {
         let mut url = self.base.clone();
         url.set_path(route);
         // As the original's client: every request has a JSON body, also a GET.
-        self.http
-            .request(method, url)
+        http.request(method, url)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body)
             .timeout(time)
@@ -275,7 +309,7 @@ pub(crate) fn selector(build: &BuildSelector) -> String {
 }
 
 /// Reads the reply to a call that the server may refuse with status 200, as the original may.
-fn accepted(reply: &[u8]) -> Result<StatusReply, CallError> {
+pub(crate) fn accepted(reply: &[u8]) -> Result<StatusReply, CallError> {
     let reply: StatusReply = body::parse_object(reply)?;
     if reply.status == "OK" || reply.status.starts_with("OK:") {
         return Ok(reply);

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_RANGE, RANGE};
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use sbs_crypto::Sha256;
 use sbs_proto::v2::{self, FileKind, Selector, StoredFile};
 use sbs_proto::{BuildSelector, DefinitionName, ManifestName, route};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::client::selector;
 use crate::observer::Event;
-use crate::original::ReplyDecoder;
+use crate::original::{Decoded, Keys, ReplyDecoder};
 use crate::{CallError, Client, limits};
 
 /// In which form a manifest is fetched.
@@ -183,8 +183,24 @@ impl Client {
     ) -> Result<ManifestName, DownloadError> {
         let time = self.settings().download_timeout;
         let response = self.send_v1(route::MANIFEST, selector(build), time);
-        let mut response = self.observed(route::MANIFEST, &[StatusCode::OK], response).await?;
+        let response = self.observed(&Method::GET, route::MANIFEST, &[StatusCode::OK], response);
+        let response = response.await?;
         let limit = self.settings().manifest_limit;
+        let decoded = self.decode_v1(response, Keys::MANIFEST, limit, sink).await?;
+        let name = ManifestName::parse(&decoded.name).map_err(|_| CallError::UnexpectedReply {
+            what: "`manifest_name` is not the name of a manifest",
+        });
+        Ok(name?)
+    }
+
+    /// Reads a v1 reply that holds a file, of at most `limit` bytes, into `sink`.
+    pub(crate) async fn decode_v1(
+        &self,
+        mut response: Response,
+        keys: Keys,
+        limit: u64,
+        sink: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Decoded, DownloadError> {
         let too_large = || CallError::TooLarge { limit };
         let total = response.content_length();
         // What base64 makes of the limit, and some for the rest of the object.
@@ -192,7 +208,7 @@ impl Client {
         if total.is_some_and(|total| total > encoded) {
             return Err(too_large().into());
         }
-        let (mut decoder, mut out) = (ReplyDecoder::new(), Vec::new());
+        let (mut decoder, mut out) = (ReplyDecoder::new(keys), Vec::new());
         let (mut bytes, mut written) = (0, 0);
         while let Some(chunk) = response.chunk().await.map_err(CallError::from_transport)? {
             decoder.push(&chunk, &mut out)?;
@@ -229,7 +245,8 @@ impl Client {
         }
         let time = deadline.saturating_duration_since(Instant::now());
         let response = self.send_v2(&manifest.route, None, headers, time);
-        let mut response = self.observed(&manifest.route, &FILE_ANSWERS, response).await?;
+        let response = self.observed(&Method::GET, &manifest.route, &FILE_ANSWERS, response);
+        let mut response = response.await?;
         let mut passed_over = check_head(&response, &manifest.file, &tag, received.length)?;
         while let Some(chunk) = response.chunk().await.map_err(CallError::from_transport)? {
             let known = usize::try_from(passed_over).unwrap_or(usize::MAX).min(chunk.len());
@@ -280,7 +297,7 @@ fn check_head(
 }
 
 /// Returns the SHA-256 digest in the field `Repr-Digest` (RFC 9530).
-fn repr_digest(response: &Response) -> Option<[u8; 32]> {
+pub(crate) fn repr_digest(response: &Response) -> Option<[u8; 32]> {
     use base64::Engine as _;
     let value = response.headers().get("repr-digest")?.to_str().ok()?;
     let items = value.split(',').map(str::trim);

@@ -24,6 +24,13 @@ pub enum CallError {
         source: reqwest::Error,
     },
 
+    /// What is to be sent cannot be read.
+    #[error("what is to be sent cannot be read")]
+    Read {
+        /// Why.
+        source: io::Error,
+    },
+
     /// The server answered that it will not.
     #[error("{}", refusal(*status, code, message))]
     Refused {

@@ -11,6 +11,7 @@
 //! | see how far it is | [`Client::status`], [`Client::log`] |
 //! | see what there is | [`Client::info`], [`Client::builds`] |
 //! | take a manifest | [`Client::find_manifest`], [`Client::download`], [`Client::download_v1`] |
+//! | export or import the server's state | [`Client::export_state`], [`Client::import_state`] |
 //! | take its key, or the image's digest | [`Client::public_key`], [`Client::image_digest`] |
 //! | show text that the server chose | [`Shown`] |
 //!
@@ -35,6 +36,7 @@ mod error;
 pub mod limits;
 mod observer;
 mod original;
+mod state;
 mod text;
 
 // The public interface:
@@ -43,4 +45,5 @@ pub use crate::client::{Client, FetchedKey};
 pub use crate::download::{DescribedManifest, DownloadError, ManifestForm, Offer, Received};
 pub use crate::error::{CallError, UntrustedReason};
 pub use crate::observer::Event;
+pub use crate::state::{ExportedState, ImportedState, StateImport};
 pub use crate::text::{Shown, is_deceptive};

@@ -14,6 +14,9 @@ pub const LOG_BYTES: u64 = 512 * 1024 * 1024;
 /// The most bytes of a manifest, if the caller sets no other limit: what a server stores at most.
 pub const MANIFEST_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
+/// The most bytes of a state image. A server's own limit is about a third of it.
+pub const STATE_BYTES: u64 = 32 * 1024 * 1024;
+
 /// How often in a row a download is begun or resumed that brings next to nothing.
 pub const DOWNLOAD_ATTEMPTS: u32 = 8;
 
@@ -32,6 +35,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a short call may take, and how long a download may stand still.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long an import may take, or an export into a bucket: upload, and what the server does.
+pub const STATE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How long the download of a log or manifest may take, with all its pauses.
 pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_hours(1);

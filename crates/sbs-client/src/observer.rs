@@ -34,6 +34,14 @@ pub enum Event<'a> {
         status: Option<u16>,
     },
 
+    /// Some of a file was read to be sent.
+    Uploaded {
+        /// The number of bytes so far.
+        bytes: u64,
+        /// How many there will be.
+        total: u64,
+    },
+
     /// Some of a reply came.
     Received {
         /// The number of bytes of the reply so far.

@@ -1,17 +1,57 @@
-//! The v1 reply that holds a manifest, decoded while it comes: a JSON object (RFC 8259) whose one
-//! long string is base64 (RFC 4648).
+//! The v1 reply that holds a file, decoded while it comes: a JSON object (RFC 8259) whose one long
+//! string is base64 (RFC 4648).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::ManifestName;
+use serde_json::Value;
 
 use crate::{CallError, limits};
 
-/// Takes the reply in pieces and gives the bytes of the manifest.
+/// What the members of the reply are called.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// The long string, base64.
+    file: &'static str,
+    /// The name of the file.
+    name: &'static str,
+    /// A member of any type that is handed on as it came.
+    kept: Option<&'static str>,
+    not_base64: &'static str,
+}
+
+impl Keys {
+    /// Those of a manifest.
+    pub(crate) const MANIFEST: Self = Self {
+        file: "encoded_manifest",
+        name: "manifest_name",
+        kept: None,
+        not_base64: "`encoded_manifest` is not standard base64",
+    };
+
+    /// Those of a state image. Nobody has said what type `export_tag` has.
+    pub(crate) const STATE: Self = Self {
+        file: "state",
+        name: "name",
+        kept: Some("export_tag"),
+        not_base64: "`state` is not standard base64",
+    };
+}
+
+/// What a reply holds besides the file.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// The name, not yet looked at.
+    pub(crate) name: String,
+    /// The member that is handed on, if it was there.
+    pub(crate) kept: Option<Value>,
+}
+
+/// Takes the reply in pieces and gives the bytes of the file.
 #[derive(Debug)]
 pub(crate) struct ReplyDecoder {
+    keys: Keys,
     state: State,
-    /// The bytes that are not of the manifest, which are few.
+    /// The bytes that are not of the file, which are few.
     others: u64,
     /// The characters so far of a key or name.
     text: String,
@@ -19,10 +59,13 @@ pub(crate) struct ReplyDecoder {
     escape: Option<Vec<u8>>,
     /// Characters of base64 that do not make a whole unit yet.
     unit: Vec<u8>,
-    /// The manifest's base64 has come to its padding.
+    /// The file's base64 has come to its padding.
     padded: bool,
-    manifest: bool,
+    file: bool,
     name: Option<String>,
+    /// The JSON of the member that is handed on, so far.
+    kept: Option<Vec<u8>>,
+    keeping: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,7 +89,8 @@ enum State {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Member {
-    Manifest,
+    File,
+    Kept,
     Name,
     Other,
 }
@@ -60,24 +104,27 @@ enum Quoted {
 }
 
 impl ReplyDecoder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(keys: Keys) -> Self {
         Self {
+            keys,
             state: State::BeforeObject,
             others: 0,
             text: String::new(),
             escape: None,
             unit: Vec::new(),
             padded: false,
-            manifest: false,
+            file: false,
             name: None,
+            kept: None,
+            keeping: false,
         }
     }
 
-    /// Takes the next bytes of the reply and appends what they hold of the manifest to `out`.
+    /// Takes the next bytes of the reply and appends what they hold of the file to `out`.
     pub(crate) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
-            if self.state == State::InString(Member::Manifest) && self.escape.is_none() {
+            if self.state == State::InString(Member::File) && self.escape.is_none() {
                 let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
                 let (text, behind) = rest.split_at(end.unwrap_or(rest.len()));
                 self.take_base64(text, out)?;
@@ -96,15 +143,14 @@ impl ReplyDecoder {
         Ok(())
     }
 
-    /// Ends the reply; returns the manifest's name.
-    pub(crate) fn finish(self) -> Result<ManifestName, CallError> {
-        if self.state != State::AfterObject || !self.manifest {
+    /// Ends the reply.
+    pub(crate) fn finish(self) -> Result<Decoded, CallError> {
+        if self.state != State::AfterObject || !self.file {
             return Err(NOT_THE_JSON);
         }
-        let name = self.name.ok_or(NOT_THE_JSON)?;
-        ManifestName::parse(&name).map_err(|_| CallError::UnexpectedReply {
-            what: "`manifest_name` is not the name of a manifest",
-        })
+        let kept = self.kept.map(|json| serde_json::from_slice(&json)).transpose();
+        let kept = kept.map_err(|_| NOT_THE_JSON)?;
+        Ok(Decoded { name: self.name.ok_or(NOT_THE_JSON)?, kept })
     }
 
     fn take(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), CallError> {
@@ -127,7 +173,10 @@ impl ReplyDecoder {
             }
             (State::BeforeKey { first: true } | State::AfterValue, b'}') => State::AfterObject,
             (State::AfterKey, b':') => State::BeforeValue(self.member()?),
-            (State::BeforeValue(Member::Other), byte) => begin_passing_over(byte)?,
+            (State::BeforeValue(member @ (Member::Kept | Member::Other)), byte) => {
+                self.keeping = member == Member::Kept;
+                begin_passing_over(byte)?
+            }
             (State::BeforeValue(member), b'"') => {
                 self.text.clear();
                 State::InString(member)
@@ -135,21 +184,36 @@ impl ReplyDecoder {
             (State::AfterValue, b',') => State::BeforeKey { first: false },
             _ => return Err(NOT_THE_JSON),
         };
+        self.keep(byte);
         // A number or word ends with what follows it.
         if let State::PassingOver { depth: 0, string: Quoted::No } = self.state
             && matches!(byte, b',' | b'}')
         {
             self.state =
                 if byte == b',' { State::BeforeKey { first: false } } else { State::AfterObject };
+            if std::mem::take(&mut self.keeping) {
+                self.kept.as_mut().and_then(Vec::pop);
+            }
         }
         Ok(())
+    }
+
+    /// Keeps a byte of the member that is handed on.
+    fn keep(&mut self, byte: u8) {
+        if self.keeping {
+            self.kept.get_or_insert_default().push(byte);
+            self.keeping = matches!(self.state, State::PassingOver { .. });
+        }
     }
 
     /// Says which member the key names; each may come once.
     fn member(&mut self) -> Result<Member, CallError> {
         let (member, seen) = match self.text.as_str() {
-            "encoded_manifest" => (Member::Manifest, std::mem::replace(&mut self.manifest, true)),
-            "manifest_name" => (Member::Name, self.name.replace(String::new()).is_some()),
+            key if key == self.keys.file => (Member::File, std::mem::replace(&mut self.file, true)),
+            key if key == self.keys.name => {
+                (Member::Name, self.name.replace(String::new()).is_some())
+            }
+            key if Some(key) == self.keys.kept => (Member::Kept, self.kept.is_some()),
             _ => (Member::Other, false),
         };
         if seen { Err(NOT_THE_JSON) } else { Ok(member) }
@@ -163,14 +227,14 @@ impl ReplyDecoder {
     ) -> Result<State, CallError> {
         match self.take_character(byte)? {
             Taken::Nothing => {}
-            Taken::Character(character) if member == Member::Manifest => {
+            Taken::Character(character) if member == Member::File => {
                 let mut utf_8 = [0; 4];
                 self.take_base64(character.encode_utf8(&mut utf_8).as_bytes(), out)?;
             }
             Taken::Character(character) => self.text.push(character),
             Taken::End => {
-                if member == Member::Manifest && !self.unit.is_empty() {
-                    return Err(NOT_BASE64);
+                if member == Member::File && !self.unit.is_empty() {
+                    return Err(self.not_base64());
                 }
                 if member == Member::Name {
                     self.name = Some(std::mem::take(&mut self.text));
@@ -236,10 +300,14 @@ impl ReplyDecoder {
         }
         // Nothing follows the padding.
         if self.padded {
-            return Err(NOT_BASE64);
+            return Err(self.not_base64());
         }
         self.padded = units.ends_with(b"=");
-        STANDARD.decode_vec(units, out).map_err(|_| NOT_BASE64)
+        STANDARD.decode_vec(units, out).map_err(|_| self.not_base64())
+    }
+
+    fn not_base64(&self) -> CallError {
+        CallError::UnexpectedReply { what: self.keys.not_base64 }
     }
 }
 
@@ -281,8 +349,6 @@ fn pass_over(depth: usize, string: Quoted, byte: u8) -> State {
 /// Stands for every character that no key, name or base64 has.
 const FOREIGN: char = '\u{fffd}';
 const UNIT: usize = 4;
-const NOT_BASE64: CallError =
-    CallError::UnexpectedReply { what: "`encoded_manifest` is not standard base64" };
 const NOT_THE_JSON: CallError =
     CallError::UnexpectedReply { what: "it is not the JSON that this call answers with" };
 
@@ -291,11 +357,11 @@ mod tests {
     use super::*;
 
     fn decode(json: &[u8], piece: usize) -> Result<(String, Vec<u8>), CallError> {
-        let (mut decoder, mut out) = (ReplyDecoder::new(), Vec::new());
+        let (mut decoder, mut out) = (ReplyDecoder::new(Keys::MANIFEST), Vec::new());
         for piece in json.chunks(piece) {
             decoder.push(piece, &mut out)?;
         }
-        Ok((decoder.finish()?.to_string(), out))
+        Ok((decoder.finish()?.name, out))
     }
 
     /// Decodes in pieces of every length, which must make no difference.
@@ -362,8 +428,6 @@ mod tests {
             r#"{"encoded_manifest":1,"manifest_name":"manifest.b"}"#,
             r#"{"encoded_manifest":["QUJD"],"manifest_name":"manifest.b"}"#,
             r#"{"encoded_manifest":"QUJD","manifest_name":null}"#,
-            r#"{"encoded_manifest":"QUJD","manifest_name":"../x"}"#,
-            r#"{"encoded_manifest":"QUJD","manifest_name":"manifest.\u00e4"}"#,
             r#"{"encoded_manifest":"QUJD","encoded_manifest":"QUJD","manifest_name":"manifest.b"}"#,
             r#"{"encoded_manifest":"QUJD","manifest_name":"manifest.b","manifest_name":"manifest.b"}"#,
             r#"{"encoded_manifest":"QUJ","manifest_name":"manifest.b"}"#,
@@ -382,10 +446,44 @@ mod tests {
         }
     }
 
+    /// The tag of a state image has any type; each stands at the end and in the middle.
+    #[test]
+    fn a_member_is_handed_on_as_it_came() {
+        for tag in
+            ["\"sbs-seal-1\"", "\"}\\\",\"", "7", "-1.5e3", "null", "[1,\"]\"]", "{\"a\":{}}"]
+        {
+            let expected: Value = serde_json::from_str(tag).unwrap();
+            for json in [
+                format!("{{\"export_tag\":{tag},\"name\":\"n\",\"state\":\"QUJD\"}}"),
+                format!("{{\"name\":\"n\",\"state\":\"QUJD\", \"export_tag\" : {tag} }}"),
+                format!("{{\"name\":\"n\",\"state\":\"QUJD\",\"export_tag\":{tag}}}"),
+            ] {
+                for piece in 1..json.len() {
+                    let (mut decoder, mut out) = (ReplyDecoder::new(Keys::STATE), Vec::new());
+                    json.as_bytes().chunks(piece).for_each(|piece| {
+                        decoder.push(piece, &mut out).unwrap();
+                    });
+                    let decoded = decoder.finish().unwrap();
+                    assert_eq!((decoded.kept.as_ref(), &*out), (Some(&expected), &b"ABC"[..]));
+                    assert_eq!(decoded.name, "n", "{json}");
+                }
+            }
+        }
+        for json in [
+            r#"{"name":"n","state":"QUJD","export_tag":nonsense}"#,
+            r#"{"name":"n","state":"QUJD","export_tag":1,"export_tag":2}"#,
+            r#"{"name":"n","export_tag":"t"}"#,
+        ] {
+            let (mut decoder, mut out) = (ReplyDecoder::new(Keys::STATE), Vec::new());
+            let pushed = decoder.push(json.as_bytes(), &mut out);
+            assert!(pushed.and_then(|()| decoder.finish()).is_err(), "{json}");
+        }
+    }
+
     #[test]
     fn c2_what_is_not_of_the_manifest_has_a_limit() {
         for start in ["", "{\"", "{\"a\":\"", "{\"a\":[", "{\"manifest_name\":\""] {
-            let (mut decoder, mut out) = (ReplyDecoder::new(), Vec::new());
+            let (mut decoder, mut out) = (ReplyDecoder::new(Keys::MANIFEST), Vec::new());
             decoder.push(start.as_bytes(), &mut out).unwrap();
             let filler = vec![b' '; usize::try_from(limits::REPLY_BYTES).unwrap()];
             let error = decoder.push(&filler, &mut out).and_then(|()| decoder.push(b" ", &mut out));

@@ -9,4 +9,6 @@ mod replies;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod state;
+#[cfg(test)]
 mod trust;
