@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use sbs_proto::v2::BuildId;
-use sbs_proto::{BuildName, LogName};
+use sbs_proto::{BucketName, BuildName, LogName, StateImageName};
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
@@ -41,6 +41,7 @@ pub(crate) struct Args {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
 pub(crate) enum Command {
     /// Make a certificate authority and the client certificate that this program presents
     #[command(display_order = 1)]
@@ -59,8 +60,14 @@ pub(crate) enum Command {
     Init,
 
     /// Tell the server that the configuration changed
+    ///
+    /// A change of SECRET that was interrupted is gone on with, whether or not --new-secret is given.
     #[command(display_order = 5)]
-    Update,
+    Update {
+        /// Make a new SECRET; state images that were saved before open only with the old one
+        #[arg(long)]
+        new_secret: bool,
+    },
 
     /// Start a build; it runs on the server whether or not this program waits
     #[command(display_order = 6)]
@@ -146,8 +153,54 @@ pub(crate) enum Command {
         limit: u16,
     },
 
-    /// Verify a manifest file without a server and without a configuration
+    /// Save the server's state, sealed: its keys and what it builds
+    ///
+    /// Nobody can open it without both SECRET and the server's root secret. STATE_MIN_EPOCH in the
+    /// configuration keeps how new it is, so that no older one is imported by mistake.
     #[command(display_order = 14)]
+    GetStateImage {
+        /// Replace a file of the same name, which another state image may be in
+        #[arg(long)]
+        overwrite: bool,
+
+        /// Save the sealed bytes themselves, in a file whose name ends in .sbs-state
+        #[arg(long)]
+        raw: bool,
+
+        /// Put it into this bucket instead of the one that STATE_BUCKET_NAME names, if any
+        #[arg(long, value_name = "NAME", value_parser = BucketName::parse, conflicts_with = "raw")]
+        state_bucket_name: Option<BucketName>,
+    },
+
+    /// Give a new server the state of another one, with SECRET as it was when the state was saved
+    #[command(display_order = 15)]
+    PostStateImage {
+        /// Accept no state image of a lower epoch, whatever STATE_MIN_EPOCH says
+        #[arg(long, value_name = "NUMBER")]
+        min_epoch: Option<u64>,
+
+        /// Take the state image of this name from the bucket
+        #[arg(long, value_name = "NAME", value_parser = StateImageName::parse)]
+        name: Option<StateImageName>,
+
+        /// Take it from this bucket instead of the one that STATE_BUCKET_NAME names, if any
+        #[arg(long, value_name = "NAME", value_parser = BucketName::parse)]
+        state_bucket_name: Option<BucketName>,
+
+        /// Send the state image in this file, as get-state-image saved it
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "state_bucket_name"])]
+        state_image: Option<PathBuf>,
+    },
+
+    /// Look at state images in files
+    #[command(display_order = 16)]
+    State {
+        #[command(subcommand)]
+        command: StateCommand,
+    },
+
+    /// Verify a manifest file without a server and without a configuration
+    #[command(display_order = 17)]
     Verify {
         /// Say of every check what it means and what was compared
         #[arg(long)]
@@ -172,8 +225,35 @@ pub(crate) enum Command {
     },
 
     /// Print the version of this program
-    #[command(display_order = 15)]
+    #[command(display_order = 18)]
     Version,
+}
+
+/// What to do with a state image in a file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Print what a state image tells without a secret; nothing of it is proved
+    Info {
+        /// The state image, as get-state-image saved it
+        file: PathBuf,
+    },
+
+    /// Prove that a state image can be restored: in a server that is started for that and removed
+    ///
+    /// It runs on this machine, on loopback, with an empty directory, and needs what a server needs
+    /// (root, buildah). Nothing is built and nothing is kept.
+    Verify {
+        /// The state image, as get-state-image saved it
+        file: PathBuf,
+
+        /// The root secret of the server that made the state image, or its backup
+        #[arg(long, value_name = "FILE")]
+        root_secret: PathBuf,
+
+        /// Start this program; otherwise the sbs-server beside this program, or in PATH
+        #[arg(long, value_name = "PATH")]
+        server_program: Option<PathBuf>,
+    },
 }
 
 /// The form of what is printed on the standard output.

@@ -1,9 +1,12 @@
 mod build;
 mod certificate;
+mod drill;
 mod image;
 mod list;
 mod log;
 mod manifest;
+mod rotate;
+mod state;
 mod verify;
 
 use std::path::PathBuf;
@@ -14,12 +17,13 @@ use sbs_proto::v2::Selector;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, StateCommand};
 use crate::certificate::Certificates;
 use crate::command::verify::KeySource;
 use crate::config::{Config, Notice};
 use crate::connection;
 use crate::error::{CommandError, Kind};
+use crate::file::Existing;
 use crate::ui::Ui;
 
 /// Does what the command line says.
@@ -35,6 +39,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
             let thin = thin.as_deref();
             verify::run(&verify::Question { file, thin, key, form, detail }, ui)
         }
+        Command::State { command: StateCommand::Info { file } } => state::info(file, ui),
         command => {
             let now = OffsetDateTime::now_utc();
             let context = Context::open(args.env.as_ref(), now, ui)?;
@@ -91,7 +96,32 @@ fn run_with_config(
 async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandError> {
     match command {
         Command::Init => image::init(context).await,
-        Command::Update => image::update(context).await,
+        Command::Update { new_secret } => {
+            let pending = context.config.pending_secret()?.is_some();
+            if *new_secret || pending {
+                rotate::run(context).await
+            } else {
+                image::update(context).await
+            }
+        }
+        Command::GetStateImage { overwrite, raw, state_bucket_name } => {
+            let existing = if *overwrite { Existing::Replace } else { Existing::Keep };
+            let bucket = state_bucket_name.as_ref();
+            state::export(context, &state::Export { bucket, existing, raw: *raw }).await
+        }
+        Command::PostStateImage { min_epoch, name, state_bucket_name, state_image } => {
+            let import = state::Import {
+                bucket: state_bucket_name.as_ref(),
+                file: state_image.as_deref(),
+                min_epoch: *min_epoch,
+                name: name.as_ref(),
+            };
+            state::import(context, &import).await
+        }
+        Command::State { command: StateCommand::Verify { file, root_secret, server_program } } => {
+            let drill = drill::Drill { file, root_secret, program: server_program.as_deref() };
+            drill::run(context, &drill).await
+        }
         Command::Status => image::status(context).await,
         Command::Clean => image::clean(context).await,
         Command::GetDigest => image::digest(context).await,
@@ -129,6 +159,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         Command::CreateClientCert
         | Command::CreateServerCert
         | Command::InstanceEnv
+        | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }
         | Command::Version => {
             Err(CommandError::new(Kind::Internal, "a command without calls came to the calls"))

@@ -1,5 +1,7 @@
 //! The configuration file: a JSON object shared with the original's client.
 
+mod change;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,6 +13,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+pub(crate) use crate::config::change::Pin;
 use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
 use crate::json::{Json, Object};
 use crate::limits::CONFIG_BYTES;
@@ -73,6 +76,32 @@ impl Config {
                 value.as_str().map(Some).ok_or(wrong)
             }
         }
+    }
+
+    /// Returns SECRET.
+    pub(crate) fn secret(&self) -> Result<StateSecret, OpenConfigError> {
+        self.secret_at(key::SECRET)?.ok_or(OpenConfigError::Missing { key: key::SECRET })
+    }
+
+    /// Returns the secret that takes the place of SECRET once the server is known to have it.
+    pub(crate) fn pending_secret(&self) -> Result<Option<StateSecret>, OpenConfigError> {
+        self.secret_at(PENDING_SECRET)
+    }
+
+    /// Returns the lowest epoch of a state image that may be imported.
+    pub(crate) fn min_epoch(&self) -> Result<Option<u64>, OpenConfigError> {
+        let epoch = match self.value(STATE_MIN_EPOCH) {
+            None => return Ok(None),
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(value) => value.as_u64(),
+        };
+        let wrong = OpenConfigError::Value { expected: "a number", key: STATE_MIN_EPOCH };
+        epoch.map(Some).ok_or(wrong)
+    }
+
+    fn secret_at(&self, key: &'static str) -> Result<Option<StateSecret>, OpenConfigError> {
+        let wrong = |_| OpenConfigError::Value { expected: "the base64 of 128 bytes", key };
+        self.text(key)?.map(StateSecret::parse).transpose().map_err(wrong)
     }
 
     /// Returns the path that a key holds, with `~` expanded.
@@ -225,6 +254,9 @@ fn stamp(now: OffsetDateTime) -> String {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum OpenConfigError {
+    #[error("another program changed the configuration meanwhile; run it again")]
+    Changed,
+
     #[error("the configuration has key `{key}` twice (upper and lower case are the same)")]
     Doubled { key: String },
 
@@ -254,6 +286,10 @@ pub(crate) const HOSTNAME: &str = "HOSTNAME";
 pub(crate) const CICD_PORT: &str = "CICD_PORT";
 pub(crate) const CONTAINER_NAME: &str = "CONTAINER_NAME";
 pub(crate) const UUID: &str = "UUID";
+/// Not `NEW_SECRET`: the original's client would send that in every `init` and `update`, and then
+/// forget it.
+pub(crate) const PENDING_SECRET: &str = "PENDING_SECRET";
+pub(crate) const STATE_MIN_EPOCH: &str = "STATE_MIN_EPOCH";
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -11,7 +11,10 @@ use sbs_proto::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::config::{CICD_PORT, CONTAINER_NAME, Config, HOSTNAME, OpenConfigError, UUID};
+use crate::config::{
+    CICD_PORT, CONTAINER_NAME, Config, HOSTNAME, OpenConfigError, PENDING_SECRET, STATE_MIN_EPOCH,
+    UUID,
+};
 use crate::file::{self, ReadFileError};
 use crate::limits::PEM_BYTES;
 
@@ -123,11 +126,13 @@ const IMAGE_TAG: &str = "IMAGE_TAG";
 const REPO_ID: &str = "REPO_ID";
 
 /// Keys that stay on this machine; some are the original's and have no effect here.
-const LOCAL: [&str; 32] = [
+const LOCAL: [&str; 34] = [
     HOSTNAME,
     CICD_PORT,
     CONTAINER_NAME,
     UUID,
+    PENDING_SECRET,
+    STATE_MIN_EPOCH,
     IMAGE_TAG,
     GITHUB_KEY_FILE,
     ICR_BASE_REPO_PUBLIC_KEY,

@@ -48,6 +48,12 @@ impl CommandError {
         self
     }
 
+    /// Makes of it an error of another kind.
+    pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -220,6 +226,26 @@ impl From<WriteFileError> for CommandError {
 fn refusal_hint(code: &str) -> &'static str {
     match code {
         "busy" => "wait for the build (sbs log --follow) or stop it (sbs clean)",
+        "ca_mismatch" => {
+            "the state image was made for clients of another CLIENT_CA; accept-other-client-ca in \
+             the server's settings allows that"
+        }
+        "nothing_to_export" => {
+            "there is nothing to save yet; tell the server what to build: sbs init"
+        }
+        "rollback" => {
+            "a newer state image was saved; to import the older one all the same, give --min-epoch"
+        }
+        "state_not_empty" => {
+            "a state image is for a new server: one without keys and without builds that succeeded"
+        }
+        "unknown_server_key" => {
+            "the server needs the root secret that the state image was made under"
+        }
+        "wrong_secret_or_header" => {
+            "SECRET must be the one of the export; after a change of SECRET it is in a backup of \
+             the configuration, which --env can name"
+        }
         "not_initialised" => "tell the server what to build: sbs init",
         "wrong_phase" | "wrong_secret" => {
             "the SECRET of before is in a backup of the configuration, beside it"

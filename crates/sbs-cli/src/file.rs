@@ -93,11 +93,20 @@ pub(crate) fn begin(directory: &Path) -> io::Result<NamedTempFile> {
     NamedTempFile::new_in(directory)
 }
 
-/// Gives a finished file its place, for everyone to read, unless another content has it; returns the
-/// file that is there.
-pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<File, WriteFileError> {
+/// Gives a finished file its place; returns the file that is there.
+pub(crate) fn keep(
+    file: NamedTempFile,
+    path: &Path,
+    access: Access,
+    existing: Existing,
+) -> Result<File, WriteFileError> {
     let failed = |source| WriteFileError::Io { path: path.to_owned(), source };
-    finish(&file, Access::Everyone).map_err(failed)?;
+    finish(&file, access).map_err(failed)?;
+    if existing == Existing::Replace {
+        let file = file.persist(path).map_err(|error| failed(error.error))?;
+        sync_directory(path).map_err(failed)?;
+        return Ok(file);
+    }
     match file.persist_noclobber(path) {
         Ok(file) => {
             sync_directory(path).map_err(failed)?;
@@ -153,7 +162,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the directory that a file is in.
-fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 

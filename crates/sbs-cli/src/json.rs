@@ -57,6 +57,11 @@ impl Object {
         }
     }
 
+    /// Takes the member of this key out, whatever its case.
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.0.retain(|(name, _)| !name.eq_ignore_ascii_case(key));
+    }
+
     /// Returns the value of this key, whatever its case.
     pub(crate) fn value(&self, key: &str) -> Option<&Json> {
         self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)

@@ -27,6 +27,7 @@ mod follow;
 mod json;
 mod limits;
 mod part;
+mod state_file;
 mod ui;
 
 use std::process::ExitCode;

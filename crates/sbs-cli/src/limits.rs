@@ -8,6 +8,16 @@ pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
 /// The most bytes of a certificate, a key or a set of them.
 pub(crate) const PEM_BYTES: u64 = 64 * 1024;
 
+/// The most bytes of a state image in the JSON that the original's client saves: what base64 makes of
+/// the largest, and some.
+pub(crate) const STATE_JSON_BYTES: u64 = sbs_client::limits::STATE_BYTES / 3 * 4 + 64 * 1024;
+
+/// How long a server may take to start for a restore drill: it tries what the build engine can do.
+pub(crate) const DRILL_START: Duration = Duration::from_mins(2);
+
+/// How long that server may take to end.
+pub(crate) const DRILL_END: Duration = Duration::from_secs(30);
+
 /// The first pause between two looks at a build.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 

@@ -107,6 +107,14 @@ impl Ui {
                 }
                 self.bar.set_position(*bytes);
             }
+            Event::Uploaded { bytes, total } => {
+                if self.bar.is_finished() {
+                    self.bar.reset();
+                }
+                self.bar.set_message("uploading");
+                self.bar.set_length(*total);
+                self.bar.set_position(*bytes);
+            }
             Event::Cut { bytes, pause } => {
                 let pause = seconds(*pause);
                 self.note(format_args!("cut after {bytes} bytes; going on in {pause}"));

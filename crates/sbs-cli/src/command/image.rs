@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
-use sbs_client::Shown;
-use sbs_proto::{BuildStatus, StatusReply};
+use sbs_client::{Client, Shown};
+use sbs_proto::{BuildStatus, Members, StatusReply};
 use serde_json::{Value, json};
 
 use crate::command::Context;
@@ -20,11 +20,17 @@ pub(crate) async fn init(context: &Context<'_>) -> Result<(), CommandError> {
 
 /// Tells the server that the configuration changed.
 pub(crate) async fn update(context: &Context<'_>) -> Result<(), CommandError> {
+    let (client, members) = prepare_update(context)?;
+    print_reply(context, &client.update(&members).await?)
+}
+
+/// Makes what `update` needs, and refuses what `update` cannot change.
+pub(crate) fn prepare_update(context: &Context<'_>) -> Result<(Client, Members), CommandError> {
     let members = definition::members(&context.config)?;
     warn_of_unknown_keys(context);
     let client = context.client()?;
     remember_runtime_type(context, Existing::Keep)?;
-    print_reply(context, &client.update(&members).await?)
+    Ok((client, members))
 }
 
 /// Stops and removes the build.

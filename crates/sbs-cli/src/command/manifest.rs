@@ -96,7 +96,7 @@ async fn save_v1(client: &Client, build: Option<&BuildName>) -> Result<Saved, Co
     let name = client.download_v1(&selector(build), &mut sink).await?;
     check_build(build, &name)?;
     let path = file_name(&name, ManifestForm::Full);
-    let file = file::keep(spool, Path::new(&path))?;
+    let file = file::keep(spool, Path::new(&path), Access::Everyone, Existing::Keep)?;
     Ok(Saved { file, name, path })
 }
 

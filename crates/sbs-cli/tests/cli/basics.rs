@@ -28,6 +28,9 @@ fn help_tells_a_stranger_what_each_command_does() {
         "get-manifest",
         "get-publickey",
         "get-digest",
+        "get-state-image",
+        "post-state-image",
+        "state",
         "verify",
         "version",
     ] {
@@ -48,6 +51,13 @@ fn a_wrong_command_line_is_exit_2() {
         &["get-manifest", "--build-name", "../x"],
         &["-q", "-v", "version"],
         &["verify"],
+        &["get-state-image", "--raw", "--state-bucket-name", "bucket"],
+        &["get-state-image", "--state-bucket-name", "../bucket"],
+        &["post-state-image", "--state-image", "f", "--state-bucket-name", "bucket"],
+        &["post-state-image", "--name", "../x"],
+        &["post-state-image", "--min-epoch", "-1"],
+        &["state"],
+        &["state", "verify", "f"],
     ] {
         let run = Place::new().run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{arguments:?}");

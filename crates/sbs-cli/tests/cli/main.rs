@@ -11,4 +11,8 @@ mod manifests;
 #[cfg(test)]
 mod place;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod server;
+#[cfg(test)]
+mod state;

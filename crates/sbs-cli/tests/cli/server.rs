@@ -29,6 +29,9 @@ type Answer = Box<dyn FnMut(&str, &[u8]) -> Reply + Send>;
 /// As a status: the connection breaks.
 pub(crate) const BREAK: u16 = 0;
 
+/// As a status: nothing comes, until the client goes away.
+pub(crate) const SILENCE: u16 = 1;
+
 impl Reply {
     pub(crate) fn json(status: u16, json: &Value) -> Self {
         Self { status, head: String::new(), body: json.to_string().into_bytes() }
@@ -126,6 +129,9 @@ fn serve(
     requests.lock().unwrap().push((line, String::from_utf8_lossy(&body).into_owned()));
     if status == BREAK {
         return Ok(());
+    }
+    if status == SILENCE {
+        return stream.read(&mut [0]).map(drop);
     }
     let length = reply.len();
     write!(
