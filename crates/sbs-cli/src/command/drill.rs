@@ -98,7 +98,9 @@ async fn restore(
 
 /// Makes of a refusal what it means here: this state image cannot be restored with these secrets.
 fn refused(error: CallError) -> CommandError {
-    let refused = matches!(error, CallError::Refused { .. });
+    // A server that is too old has no such route: that says nothing of the state image.
+    let refused =
+        matches!(error, CallError::Refused { status, .. } if status != 404 && status < 500);
     let error = CommandError::from(error);
     if refused { error.of_kind(Kind::Unverified) } else { error }
 }
