@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 31] = [
+const PACKAGES: [&str; 32] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -119,6 +119,7 @@ const PACKAGES: [&str; 31] = [
     "python3",
     "python3-cryptography",
     "skopeo",
+    "strace",
     "systemd",
     "tar",
     "tpm2-tools",

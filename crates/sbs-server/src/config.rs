@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) client: ClientSettings,
     pub(crate) git: GitSettings,
     pub(crate) registry: RegistrySettings,
+    pub(crate) state: StateSettings,
     pub(crate) storage: StorageSettings,
 }
 
@@ -88,6 +89,12 @@ pub(crate) struct StorageSettings {
     pub(crate) danger_allow_http: bool,
 }
 
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct StateSettings {
+    pub(crate) accept_other_client_ca: bool,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -98,6 +105,7 @@ impl Default for Settings {
             client: ClientSettings::default(),
             git: GitSettings::default(),
             registry: RegistrySettings::default(),
+            state: StateSettings::default(),
             storage: StorageSettings::default(),
         }
     }

@@ -2,7 +2,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use sbs_state::{AtRest, KeyRing, PrfError};
+use sbs_state::{AtRest, CaBinding, KeyRing, PrfError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,11 +15,12 @@ use crate::config::{
 };
 use crate::core::Core;
 use crate::core::error::KeepError;
+use crate::core::state::Sealing;
 use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
 use crate::reseal::{ResealError, reseal_all};
 use crate::root_secret::{self, OpenRootSecretError, Provider};
-use crate::storage::{MakeStorageClientError, StorageClient, StorageLimits};
+use crate::storage::{MakeStorageClientError, OpenStorage, StorageClient, StorageLimits};
 use crate::store::{OpenStoreError, Store, replace_file};
 use crate::tls::{self, MakeTlsError, Pinning, Tls};
 
@@ -41,18 +42,28 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let ring = root_secret::open(&settings.root_secret, credentials_directory().as_deref())?;
     tell_of(&ring);
     let store = Store::open(&settings.data_directory)?;
-    let at_rest = AtRest::new(&ring)?;
+    let ca_binding = if settings.state.accept_other_client_ca {
+        tracing::warn!(
+            "state images of other client authorities are accepted; remove `accept-other-client-ca` \
+             when the import is done"
+        );
+        CaBinding::DangerIgnored
+    } else {
+        CaBinding::Enforced
+    };
+    let sealing = Sealing::new(&ring, tls::client_ca_sha256(identity)?, ca_binding)?;
     drop(ring);
-    let resealed = reseal_all(&store, &at_rest)?;
+    let resealed = reseal_all(&store, &sealing.at_rest)?;
     if resealed.changed > 0 {
         tracing::info!(files = resealed.changed, "sealed again under the current root secret");
     }
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
     let storages = StorageClient::from_settings(&settings.storage, StorageLimits::default())?;
+    let storages: Arc<dyn OpenStorage> = Arc::new(storages);
     let environment = Environment::prepare(settings, &store, clock).await?;
     let address_file = store.path("address");
-    let core = Core::load(store, at_rest, clock, Arc::new(environment), keep_builds)?;
+    let core = Core::load(store, sealing, clock, Arc::new(environment), keep_builds)?;
 
     let at = |source| RunError::Listen { address: listen.to_string(), source };
     let listener = TcpListener::bind(listen).await.map_err(at)?;
@@ -64,9 +75,10 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
 
     let stop = CancellationToken::new();
     let pauses = UploadPauses::default();
-    let uploader = Uploader::new(core.clone(), Arc::new(storages), pauses, stop.clone());
+    let uploader = Uploader::new(core.clone(), Arc::clone(&storages), pauses, stop.clone());
     let uploads = tokio::spawn(uploader.run());
-    let server = tokio::spawn(tls::serve(listener, tls, http::router(core.clone()), stop.clone()));
+    let server =
+        tokio::spawn(tls::serve(listener, tls, http::router(core.clone(), storages), stop.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

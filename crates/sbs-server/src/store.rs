@@ -7,7 +7,8 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags};
+use sbs_proto::DefinitionName;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -50,6 +51,12 @@ impl Store {
         let path = self.root.join(path);
         make_directory(&path)?;
         Ok(path)
+    }
+
+    /// Returns the directory of an image definition, making it if it is not there. An import puts
+    /// another one in its place.
+    pub(crate) fn definition_directory(&self, name: &DefinitionName) -> io::Result<PathBuf> {
+        self.directory(Path::new(DEFINITIONS).join(name.as_str()))
     }
 
     /// Lists the names of all sealed records: their paths in the data directory without the ending,
@@ -129,6 +136,21 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 pub(crate) fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_directory(to.parent().ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+/// Exchanges two directories at once and makes that last. After an error they are as before.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let swap = || rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+    swap()?;
+    let synced = [one, other].iter().try_for_each(|path| {
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        sync_directory(parent)
+    });
+    if synced.is_err() {
+        // What may not last must not be told of, nor be used.
+        swap()?;
+    }
+    synced
 }
 
 /// Reads a small file of the data directory; `None` if it is not there.
@@ -230,9 +252,13 @@ fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes the names in a directory last.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
+
+/// The file in the directory of an image definition that ssh notes host keys in at first use.
+pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
 
 const DEFINITIONS: &str = "definitions";
 
@@ -317,14 +343,8 @@ mod tests {
         let owned_by_other = secret("other");
         std::os::unix::fs::chown(&owned_by_other, Some(65534), None).unwrap();
         let fifo = path("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
         for (path, expected) in [
             (mode, "read by others"),
             (link, "symbolic link"),

@@ -281,6 +281,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// Returns the SHA-256 of the authority of clients, DER; of the first, where there are several.
+pub(crate) fn client_ca_sha256(identity: &Identity) -> Result<Digest, MakeTlsError> {
+    let name = "CLIENT_CA";
+    let chain = certificates(&identity.client_ca, name)?;
+    Ok(sbs_crypto::digest(chain.first().ok_or(MakeTlsError::Pem { name })?))
+}
+
 fn certificates(
     pem: &str,
     name: &'static str,

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -23,7 +24,7 @@ pub trait RootSecretProvider: fmt::Debug + Send + Sync {
     fn portability(&self) -> Portability;
 
     /// Returns a counter that cannot be turned back, if there is one.
-    fn counter(&self) -> Option<&dyn MonotonicCounter> {
+    fn counter(&self) -> Option<Arc<dyn MonotonicCounter>> {
         None
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use sbs_proto::DefinitionName;
 use thiserror::Error;
 
 use crate::build::bases::PARTIAL;
@@ -11,7 +12,7 @@ use crate::build::fetch::{GitTrust, HostKeys};
 use crate::clock::Clock;
 use crate::config::{IsolationSetting, NetworkSetting, Settings};
 use crate::registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
-use crate::store::{Store, remove_directory};
+use crate::store::{KNOWN_HOSTS, Store, move_into_place, remove_directory};
 use crate::tool::Network;
 
 /// What every build needs and no build changes.
@@ -38,7 +39,6 @@ impl Environment {
         let bases = store.directory("bases").map_err(at("bases"))?;
         remove_directory(&bases.join(PARTIAL)).map_err(at("bases"))?;
         let engine = store.directory("engine").map_err(at("engine"))?;
-        let git = store.directory("git").map_err(at("git"))?;
         let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
         let isolation = engine.isolation();
         tracing::info!(version = engine.version(), %isolation, "buildah");
@@ -53,12 +53,24 @@ impl Environment {
         }
         let known_hosts = match &settings.git.known_hosts {
             Some(file) => HostKeys::Pinned(file.clone()),
-            None => HostKeys::FirstUse(git.join("known_hosts")),
+            None => HostKeys::FirstUse(first_use_file(store).map_err(at("definitions"))?),
         };
         let git = GitTrust { known_hosts, ca_file: settings.git.ca_file.clone() };
         let registry = RegistryClient::new(&registry_trust(&settings)?, Limits::default())?;
         Ok(Self { clock, settings, bases, engine, git, registry })
     }
+}
+
+/// Returns the file of the host keys of first use. It is a part of what is kept of the image
+/// definition; servers of before had it elsewhere.
+fn first_use_file(store: &Store) -> io::Result<PathBuf> {
+    let directory = store.definition_directory(&DefinitionName::default_name())?;
+    let file = directory.join(KNOWN_HOSTS);
+    let before = store.path("git").join(KNOWN_HOSTS);
+    if before.exists() && !file.exists() {
+        move_into_place(&before, &file)?;
+    }
+    Ok(file)
 }
 
 fn engine_settings(settings: &Settings) -> EngineSettings {

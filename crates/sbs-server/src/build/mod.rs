@@ -12,3 +12,5 @@ pub(crate) mod pipeline;
 pub(crate) mod publish;
 pub(crate) mod record;
 pub(crate) mod sign;
+
+pub(crate) use self::pipeline::TIME_IN_NAMES;

@@ -319,7 +319,7 @@ fn describe(
     let reference = tagged.reference();
     let tag = ImageTag::for_commit(job.definition.tag_prefix.as_ref(), &fetched.record.commit);
     let now = environment.clock.now();
-    let time = now.format(NAME_TIME).unwrap_or_default();
+    let time = now.format(TIME_IN_NAMES).unwrap_or_default();
     let build_name =
         BuildName::new(reference.registry().as_str(), reference.repository(), &tag, &time)
             .map_err(NameError)?;
@@ -394,5 +394,6 @@ impl StepError for SessionError {
 const SOURCE: &str = "source";
 const SCRATCH: &str = "scratch";
 const LAYOUT: &str = "image";
-const NAME_TIME: &[BorrowedFormatItem<'_>] =
+/// How a build's name tells its time.
+pub(crate) const TIME_IN_NAMES: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]_[hour]-[minute]-[second].[subsecond digits:6]");

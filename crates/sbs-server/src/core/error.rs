@@ -3,6 +3,9 @@ use std::io;
 use sbs_proto::ParseDefinitionError;
 use thiserror::Error;
 
+use crate::core::state::SealingError;
+use crate::core::state::error::TooManyAttempts;
+
 /// Why something could not be kept in, or read from, the data directory.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -14,6 +17,10 @@ pub(crate) enum KeepError {
     /// Reading or writing failed.
     #[error("{what} cannot be read or written")]
     Io { what: &'static str, source: io::Error },
+
+    /// A later version of the server wrote it.
+    #[error("{what} in the data directory has schema {schema}, of a later server than this one")]
+    Newer { what: &'static str, schema: u32 },
 }
 
 impl KeepError {
@@ -49,6 +56,10 @@ pub(crate) enum SetDefinitionError {
     #[error("there is nothing to update; run `init` first")]
     NotInitialised,
 
+    /// The counter of the root secret's provider was not turned on.
+    #[error("SECRET was not replaced")]
+    Sealing(#[from] SealingError),
+
     /// A secret is not what it must be.
     #[error("{0}")]
     Secret(ParseDefinitionError),
@@ -56,6 +67,10 @@ pub(crate) enum SetDefinitionError {
     /// The definition could not be kept.
     #[error("the image definition was not kept")]
     Store(#[from] KeepError),
+
+    /// Too many secrets were wrong.
+    #[error(transparent)]
+    TooManyAttempts(#[from] TooManyAttempts),
 
     /// The secret is not the one that the server knows.
     #[error("SECRET is not the one that this server was initialised with")]
@@ -81,6 +96,10 @@ pub(crate) enum StartBuildError {
     /// There is no image definition.
     #[error("there is no image definition; run `init` first")]
     NotInitialised,
+
+    /// The counter of the root secret's provider cannot be read.
+    #[error("the build was not started")]
+    Sealing(#[from] SealingError),
 
     /// The server is about to stop.
     #[error("the server is stopping")]
@@ -111,6 +130,10 @@ pub(crate) enum ReadError {
     /// The build is there, and has no such file.
     #[error("this build has no {what}")]
     NoSuchFile { what: &'static str },
+
+    /// The build was imported with the state, and its files were not.
+    #[error("{what} of build {build} is not here: the build was made by a server before this one")]
+    NotHere { what: &'static str, build: String },
 
     /// No build that succeeded has this name.
     #[error("there is no successful build of that name; it may have been removed since")]

@@ -8,17 +8,19 @@ pub(crate) mod error;
 mod kept;
 pub(crate) mod read;
 mod slot;
+pub(crate) mod state;
 pub(crate) mod upload;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, Definition, DefinitionName, ManifestName, Members,
     RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
 };
-use sbs_state::{AtRest, ClientShare};
+use sbs_state::ClientShare;
 use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,6 +30,9 @@ use crate::core::builds::{BuildFiles, Current, Journal, Phase};
 use crate::core::error::{CleanError, KeepError, ReadError, SetDefinitionError, StartBuildError};
 use crate::core::kept::Kept;
 use crate::core::slot::{Running, Slot, note_end};
+use crate::core::state::attempts::Attempts;
+use crate::core::state::instance::Instance;
+use crate::core::state::{STAGING, Sealing};
 use crate::core::upload::{Upload, Wanted};
 use crate::store::Store;
 
@@ -41,6 +46,10 @@ struct Inner {
     clock: Clock,
     keep_builds: usize,
     builder: Arc<dyn Builder>,
+    sealing: Arc<Sealing>,
+    instance: Instance,
+    /// Wrong secrets, whatever they were sent for.
+    attempts: Attempts,
     stop: CancellationToken,
     slots: HashMap<DefinitionName, Slot>,
     /// Told when there is something to upload.
@@ -52,18 +61,34 @@ impl Core {
     /// marked as interrupted. Of builds that ended, `keep_builds` are kept.
     pub(crate) fn load(
         store: Store,
-        at_rest: AtRest,
+        sealing: Sealing,
         clock: Clock,
         builder: Arc<dyn Builder>,
         keep_builds: usize,
     ) -> Result<Self, KeepError> {
-        let at_rest = Arc::new(at_rest);
+        // Left by a server that died over an export or an import.
+        crate::store::remove_directory(&store.path(STAGING))
+            .map_err(KeepError::io("the directory of state images"))?;
+        store.directory(STAGING).map_err(KeepError::io("the directory of state images"))?;
+        let sealing = Arc::new(sealing);
+        let instance = Instance::load(&store, &sealing.at_rest)?;
         let mut slots = HashMap::new();
         let name = DefinitionName::default_name();
-        slots.insert(name.clone(), Slot::load(&store, &at_rest, &name)?);
+        slots.insert(name.clone(), Slot::load(&store, &sealing, &name)?);
         let stop = CancellationToken::new();
         let wanted = Wanted::default();
-        Ok(Self(Arc::new(Inner { store, clock, keep_builds, builder, stop, slots, wanted })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            clock,
+            keep_builds,
+            builder,
+            sealing,
+            instance,
+            attempts: Attempts::default(),
+            stop,
+            slots,
+            wanted,
+        })))
     }
 
     /// Returns the status of an image definition.
@@ -91,14 +116,20 @@ impl Core {
         let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
         let share = self.check(&members)?;
         let _writer = slot.writer.lock().await;
-        {
+        let epoch = {
             let now = slot.now();
             let same = now.known.as_ref().is_some_and(|known| known.client_share.same_as(&share));
-            if now.keys.is_some() && !same {
-                return Err(SetDefinitionError::KeysExist);
+            if now.keys.is_some() {
+                // The answer tells whether the secret is right.
+                self.0.attempts.check()?;
+                if !same {
+                    self.0.attempts.wrong();
+                    return Err(SetDefinitionError::KeysExist);
+                }
             }
-        }
-        slot.set(Kept::new(members, share))?;
+            now.known.as_ref().map_or(0, |known| known.epoch)
+        };
+        slot.set(Kept::new(members, share, epoch))?;
         self.0.wanted.anew();
         Ok(())
     }
@@ -113,15 +144,28 @@ impl Core {
         let share = self.check(&members)?;
         let new = parse_new_state_secret(&members).map_err(SetDefinitionError::Secret)?;
         let _writer = slot.writer.lock().await;
-        {
+        let epoch = {
             let now = slot.now();
             let known = now.known.as_ref().ok_or(SetDefinitionError::NotInitialised)?;
+            self.0.attempts.check()?;
             if !known.client_share.same_as(&share) {
+                self.0.attempts.wrong();
                 return Err(SetDefinitionError::WrongSecret);
             }
-        }
-        let share = new.as_ref().map_or(share, ClientShare::derive);
-        slot.set(Kept::new(members, share))?;
+            self.0.attempts.right();
+            known.epoch
+        };
+        let kept = match new {
+            None => Kept::new(members, share, epoch),
+            Some(new) => {
+                let epoch = self.0.sealing.next_epoch(epoch)?;
+                // Before the secret: a server that dies between the two has revoked too much, which
+                // the next export makes good, and not too little.
+                self.0.sealing.revoke_before(epoch)?;
+                Kept::new(members, ClientShare::derive(&new), epoch)
+            }
+        };
+        slot.set(kept)?;
         self.0.wanted.anew();
         Ok(())
     }
@@ -138,7 +182,7 @@ impl Core {
         }
         let kept = slot.keep.load_definition()?.ok_or(StartBuildError::NotInitialised)?;
         let definition = kept.definition().map_err(StartBuildError::Definition)?;
-        let keys = slot.keys().await?;
+        let keys = slot.keys(kept, &self.0.sealing).await?;
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
         let started = self.0.clock.now();
@@ -196,7 +240,7 @@ impl Core {
         let Some(id) = id else { return Ok(None) };
         match File::open(slot.builds.files(&id).log()) {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KeepError::Io { what: "the log", source }.into()),
         }
     }
@@ -211,7 +255,11 @@ impl Core {
         let what = "the manifest";
         let (build_name, journal, files) = self.succeeded(name, selector)?;
         let manifest = build_name.manifest_name();
-        let file = File::open(files.manifest(&manifest)).map_err(KeepError::io(what))?;
+        let file = File::open(files.manifest(&manifest)).map_err(|source| match source.kind() {
+            // An imported build: its manifest stayed where it was made.
+            io::ErrorKind::NotFound => ReadError::NotHere { what, build: journal.id.clone() },
+            _ => KeepError::Io { what, source }.into(),
+        })?;
         let size = file.metadata().map_err(KeepError::io(what))?.len();
         if size > limit {
             return Err(ReadError::TooLarge { build: journal.id, limit, size });

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
-use sbs_state::{AtRest, ClientShare, DefinitionKeys};
+use sbs_state::{ClientShare, DefinitionKeys};
 use tokio_util::sync::CancellationToken;
 
 use crate::build::job::{Recorded, Stopped};
@@ -14,7 +15,8 @@ use crate::clock::Clock;
 use crate::core::builds::{BuildFiles, Builds, Current, Journal, Manifests, Phase};
 use crate::core::error::{KeepError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
-use crate::store::Store;
+use crate::core::state::Sealing;
+use crate::store::{KNOWN_HOSTS, Store};
 
 /// One image definition.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(super) struct Now {
 pub(super) struct Known {
     pub(super) build_image_tag: String,
     pub(super) client_share: ClientShare,
+    pub(super) epoch: u64,
 }
 
 /// A build that runs.
@@ -60,6 +63,7 @@ impl Known {
         let build_image_tag = definition.map(|definition| definition.build_image_tag);
         Self {
             build_image_tag: build_image_tag.unwrap_or_default(),
+            epoch: kept.epoch(),
             client_share: kept.into_client_share(),
         }
     }
@@ -68,16 +72,17 @@ impl Known {
 impl Slot {
     pub(super) fn load(
         store: &Store,
-        at_rest: &Arc<AtRest>,
+        sealing: &Arc<Sealing>,
         name: &DefinitionName,
     ) -> Result<Self, KeepError> {
         let directory = store
-            .directory(format!("definitions/{name}"))
+            .definition_directory(name)
             .map_err(KeepError::io("the image definition's directory"))?;
-        let keep = Keep::new(Arc::clone(at_rest), name, &directory);
+        let keep = Keep::new(Arc::clone(sealing), name, &directory);
         let builds = Builds::new(&directory);
         // A definition that a newer server accepted and this one does not is told when it is built.
-        let known = keep.load_definition()?.map(Known::of);
+        let kept = keep.load_definition()?;
+        let known = kept.map(|kept| not_revoked(kept, &keep, sealing)).transpose()?.map(Known::of);
         let keys = keep.load_keys()?.map(Arc::new);
         for (journal, files) in builds.newest_first()? {
             let journal = described(journal, &files)?;
@@ -98,23 +103,71 @@ impl Slot {
 
     /// Keeps a definition on the disk, then in memory.
     pub(super) fn set(&self, kept: Kept) -> Result<(), KeepError> {
-        self.keep.save_definition(&kept)?;
-        self.now().known = Some(Known::of(kept));
-        Ok(())
+        let saved = self.keep.save_definition(&kept);
+        if saved.is_ok() {
+            self.now().known = Some(Known::of(kept));
+        } else if let Ok(Some(kept)) = self.keep.load_definition() {
+            // It may stand there all the same: only that it lasts is not known.
+            self.now().known = Some(Known::of(kept));
+        }
+        saved
     }
 
-    /// Returns the keys; they are made, and kept, at the first build.
-    pub(super) async fn keys(&self) -> Result<Arc<DefinitionKeys>, StartBuildError> {
+    /// Takes a state that now stands on the disk in the place of the one that this was loaded from.
+    pub(super) fn imported(&self, kept: Kept, keys: DefinitionKeys) {
+        let known = Some(Known::of(kept));
+        let keys = Some(Arc::new(keys));
+        let status = StatusText::default();
+        *self.now() = Now { known, keys, status, journal: None, running: None };
+    }
+
+    /// Returns the directory with everything that is kept of the image definition.
+    pub(super) fn directory(&self) -> &Path {
+        self.keep.directory()
+    }
+
+    /// Returns the file with the ssh host keys that were believed at first use.
+    pub(super) fn known_hosts(&self) -> PathBuf {
+        Self::known_hosts_in(self.directory())
+    }
+
+    pub(super) fn known_hosts_in(directory: &Path) -> PathBuf {
+        directory.join(KNOWN_HOSTS)
+    }
+
+    /// Returns the keys of the definition that is kept; they are made at the first build.
+    ///
+    /// They begin an epoch, which is on the disk before them: a state with other keys never has the
+    /// epoch of one without.
+    pub(super) async fn keys(
+        &self,
+        kept: Kept,
+        sealing: &Sealing,
+    ) -> Result<Arc<DefinitionKeys>, StartBuildError> {
         if let Some(keys) = &self.now().keys {
             return Ok(Arc::clone(keys));
         }
         let made = tokio::task::spawn_blocking(DefinitionKeys::generate).await;
         let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
         let keys = Arc::new(made.map_err(|error| StartBuildError::Keys(Box::new(error)))?);
+        let epoch = sealing.next_epoch(kept.epoch())?;
+        self.set(kept.with_epoch(epoch))?;
         self.keep.save_keys(&keys)?;
         self.now().keys = Some(Arc::clone(&keys));
         Ok(keys)
     }
+}
+
+/// Brings the epoch up to the counter: a server that died over a new secret may have turned it on,
+/// and what is exported from now on must not count as revoked.
+fn not_revoked(kept: Kept, keep: &Keep, sealing: &Sealing) -> Result<Kept, KeepError> {
+    let floor = sealing.floor().map_err(KeepError::damaged("the counter of the root secret"))?;
+    if floor <= kept.epoch() {
+        return Ok(kept);
+    }
+    let kept = kept.with_epoch(floor);
+    keep.save_definition(&kept)?;
+    Ok(kept)
 }
 
 /// Describes the manifest of a build that a server of before v2 stored.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::{ImageTag, ParseDefinitionError, Progress};
-use sbs_state::{KeyRing, RootSecret};
+use sbs_proto::{Digest, ImageTag, ParseDefinitionError, Progress};
+use sbs_state::{CaBinding, KeyRing, RootSecret};
 
 use super::*;
 use crate::build::job::Recorded;
@@ -56,7 +56,8 @@ impl Builder for Double {
                 let build_name = BuildName::parse(&format!("r.example.app.{count}")).unwrap();
                 let manifest = job.files.manifest(&build_name.manifest_name());
                 fs::write(manifest, "a manifest").unwrap();
-                fs::write(job.files.public_key(), "a key").unwrap();
+                fs::write(job.files.public_key(), job.keys.manifest().verifying_key().to_pem())
+                    .unwrap();
                 let status = BuildStatus::unfinished("", StatusText::done(Step::Success))
                     .named(&build_name, &ImageTag::parse("v1").unwrap());
                 Ok(Recorded { build_name, image: "r.example/app@sha256:00".to_owned(), status })
@@ -69,13 +70,13 @@ fn stopped() -> Stopped {
     Stopped { code: "engine", command: "buildah build -f Dockerfile .".to_owned(), return_code: 3 }
 }
 
-const CANARY: &str = "canary-0f6d1b";
+pub(super) const CANARY: &str = "canary-0f6d1b";
 
-fn secret(byte: u8) -> String {
+pub(super) fn secret(byte: u8) -> String {
     STANDARD.encode([byte; 128])
 }
 
-fn body(byte: u8) -> Members {
+pub(super) fn body(byte: u8) -> Members {
     let json = serde_json::json!({
         "RUNTIME_TYPE": "vpc", "GITHUB_URL": "git@git.example:u/r.git", "DOCKER_REPO": "ns/app",
         "DOCKER_USER": "u", "DOCKER_PASSWORD": CANARY, "SECRET": secret(byte),
@@ -93,12 +94,23 @@ pub(super) fn open(directory: &Path, act: Act) -> Core {
 }
 
 fn try_open(directory: &Path, act: Act, root: u8) -> Result<Core, KeepError> {
-    let root: Vec<u8> = (root..root + 32).collect();
-    let root = Box::new(RootSecret::parse(&root).unwrap());
-    let at_rest = AtRest::new(&KeyRing::new(root, Vec::new()).unwrap()).unwrap();
+    let ring = KeyRing::new(Box::new(root_secret(root)), Vec::new()).unwrap();
+    open_with(directory, act, sealing(&ring))
+}
+
+pub(super) fn open_with(directory: &Path, act: Act, sealing: Sealing) -> Result<Core, KeepError> {
     let store = Store::open(directory).unwrap();
     let builder = Arc::new(Double { act, builds: AtomicUsize::new(0) });
-    Core::load(store, at_rest, Clock::system(), builder, 20)
+    Core::load(store, sealing, Clock::system(), builder, 20)
+}
+
+pub(super) fn root_secret(first: u8) -> RootSecret {
+    let content: Vec<u8> = (first..first + 32).collect();
+    RootSecret::parse(&content).unwrap()
+}
+
+pub(super) fn sealing(ring: &KeyRing) -> Sealing {
+    Sealing::new(ring, Digest::from_bytes([7; 32]), CaBinding::Enforced).unwrap()
 }
 
 /// Builds once with a definition that has these keys, too, and waits for the end.
@@ -127,7 +139,7 @@ async fn initialised(act: Act) -> (tempfile::TempDir, Core) {
 }
 
 /// Waits for the end of the build that runs.
-async fn ended(core: &Core) -> StatusText {
+pub(super) async fn ended(core: &Core) -> StatusText {
     loop {
         let slot = core.slot(&name()).unwrap();
         if slot.now().running.is_none() {
@@ -271,7 +283,7 @@ async fn i3_a_build_of_a_server_that_was_killed_is_interrupted() {
     drop(core);
     for _ in 0..2 {
         let core = open(directory.path(), Act::Fail);
-        let log = std::io::read_to_string(core.log(&name()).unwrap().unwrap()).unwrap();
+        let log = io::read_to_string(core.log(&name()).unwrap().unwrap()).unwrap();
         assert_eq!(log.matches("the build was interrupted").count(), 1, "{log}");
         let status = core.status(&name()).status;
         assert_eq!(

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use sbs_proto::{Members, ParseBodyError};
@@ -7,23 +9,50 @@ use crate::limits;
 
 /// Reads a body that must be an object.
 pub(crate) async fn object(body: Body) -> Result<Members, ReadBodyError> {
-    Ok(Members::parse(&read(body).await?)?)
+    Ok(Members::parse(&read(body, SMALL).await?)?)
+}
+
+/// Reads a body that must be an object, with a state image in it.
+pub(crate) async fn state_object(body: Body) -> Result<Members, ReadBodyError> {
+    Ok(Members::parse(&read(body, STATE).await?)?)
 }
 
 /// Reads a body that may be absent or the original's `""`.
 pub(crate) async fn optional_object(body: Body) -> Result<Members, ReadBodyError> {
-    Ok(Members::parse_optional(&read(body).await?)?)
+    Ok(Members::parse_optional(&read(body, SMALL).await?)?)
 }
 
-async fn read(body: Body) -> Result<bytes::Bytes, ReadBodyError> {
-    let collected = Limited::new(body, limits::REQUEST_BODY).collect();
-    match tokio::time::timeout(limits::REQUEST_BODY_TIME, collected).await {
-        Err(_elapsed) => Err(ReadBodyError::Slow),
+async fn read(body: Body, limits: Limits) -> Result<bytes::Bytes, ReadBodyError> {
+    let collected = Limited::new(body, limits.bytes).collect();
+    match tokio::time::timeout(limits.time, collected).await {
+        Err(_elapsed) => Err(ReadBodyError::Slow { seconds: limits.time.as_secs() }),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(ReadBodyError::TooLarge)
+            Err(ReadBodyError::TooLarge { max_bytes: limits.bytes })
         }
         Ok(Err(source)) => Err(ReadBodyError::Cut { source }),
+    }
+}
+
+/// What one kind of body may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: usize,
+    time: Duration,
+}
+
+const SMALL: Limits = Limits { bytes: limits::REQUEST_BODY, time: limits::REQUEST_BODY_TIME };
+const STATE: Limits = Limits { bytes: limits::STATE_BODY, time: limits::STATE_BODY_TIME };
+
+impl ReadBodyError {
+    /// A body with a state image came too slowly.
+    pub(crate) fn slow_state() -> Self {
+        Self::Slow { seconds: STATE.time.as_secs() }
+    }
+
+    /// A state image is too large.
+    pub(crate) fn large_state() -> Self {
+        Self::TooLarge { max_bytes: STATE.bytes }
     }
 }
 
@@ -40,10 +69,10 @@ pub(crate) enum ReadBodyError {
     Parse(#[from] ParseBodyError),
 
     /// The body came too slowly.
-    #[error("the body took more than {} seconds", limits::REQUEST_BODY_TIME.as_secs())]
-    Slow,
+    #[error("the body took more than {seconds} seconds")]
+    Slow { seconds: u64 },
 
     /// The body is too large.
-    #[error("the body is larger than {} bytes", limits::REQUEST_BODY)]
-    TooLarge,
+    #[error("the body is larger than {max_bytes} bytes")]
+    TooLarge { max_bytes: usize },
 }

@@ -2,12 +2,16 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
+use sbs_proto::state::ParseStateRequestError;
 use sbs_proto::{ErrorReply, ParseNameError};
+use sbs_state::OpenStateError;
 
 use crate::build::failure::chain;
 use crate::core::error::{CleanError, ReadError, SetDefinitionError, StartBuildError};
+use crate::core::state::error::{BucketError, ExportStateError, ImportStateError, TooManyAttempts};
 use crate::http::body::ReadBodyError;
+use crate::storage::StorageError;
 
 /// An error as a client gets it: the original's form, an object with `status`.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(crate) struct ApiError {
     /// The error with its causes, for the server's own log.
     told: String,
     form: Form,
+    /// After how many seconds it is worth to try again.
+    retry_after: Option<u64>,
 }
 
 /// What the original's client survives as the body of an error, by route.
@@ -40,7 +46,7 @@ impl ApiError {
         } else {
             told.clone()
         };
-        Self { status, code, message, told, form: Form::Object }
+        Self { status, code, message, told, form: Form::Object, retry_after: None }
     }
 
     /// Makes the body plain text, for the routes whose errors the original's client cannot read as
@@ -66,10 +72,26 @@ impl ApiError {
         Self::plain(status, "method_not_allowed", "this route has no such method")
     }
 
+    /// A request's body could not be written down.
+    pub(crate) fn not_stored(error: &std::io::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
+    }
+
+    fn too_many_attempts(error: TooManyAttempts) -> Self {
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", &error);
+        Self { retry_after: Some(error.seconds), ..refused }
+    }
+
+    /// Tells the client what went wrong elsewhere. No text of these errors holds a credential.
+    fn elsewhere(status: StatusCode, code: &'static str, error: &dyn std::error::Error) -> Self {
+        let refused = Self::new(status, code, error);
+        Self { message: refused.told.clone(), ..refused }
+    }
+
     /// Makes the error of a request that is refused for what its head says.
     pub(crate) fn plain(status: StatusCode, code: &'static str, message: &str) -> Self {
         let told = message.to_owned();
-        Self { status, code, message: told.clone(), told, form: Form::Object }
+        Self { status, code, message: told.clone(), told, form: Form::Object, retry_after: None }
     }
 }
 
@@ -82,6 +104,9 @@ impl IntoResponse for ApiError {
             }
             Form::Text => (self.status, self.message + "\n").into_response(),
         };
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response.extensions_mut().insert(Told(self.told));
         response
     }
@@ -93,8 +118,8 @@ impl From<ReadBodyError> for ApiError {
             ReadBodyError::Cut { .. } | ReadBodyError::Parse(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_request")
             }
-            ReadBodyError::Slow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
-            ReadBodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            ReadBodyError::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            ReadBodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         };
         Self::new(status, code, &error)
     }
@@ -115,7 +140,10 @@ impl From<SetDefinitionError> for ApiError {
             SetDefinitionError::KeysExist => (StatusCode::CONFLICT, "wrong_phase"),
             SetDefinitionError::NotInitialised => (StatusCode::CONFLICT, "not_initialised"),
             SetDefinitionError::WrongSecret => (StatusCode::FORBIDDEN, "wrong_secret"),
-            SetDefinitionError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            SetDefinitionError::TooManyAttempts(error) => return Self::too_many_attempts(*error),
+            SetDefinitionError::Sealing(_) | SetDefinitionError::Store(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
         };
         Self::new(status, code, &error)
     }
@@ -129,9 +157,100 @@ impl From<StartBuildError> for ApiError {
             StartBuildError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             StartBuildError::Definition(_)
             | StartBuildError::Keys(_)
+            | StartBuildError::Sealing(_)
             | StartBuildError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, &error)
+    }
+}
+
+impl From<ParseStateRequestError> for ApiError {
+    fn from(error: ParseStateRequestError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", &error)
+    }
+}
+
+impl From<ExportStateError> for ApiError {
+    fn from(error: ExportStateError) -> Self {
+        let (status, code) = match error {
+            ExportStateError::Bucket(error) => return error.into(),
+            ExportStateError::Nothing { .. } => (StatusCode::NOT_FOUND, "nothing_to_export"),
+            ExportStateError::Check(_)
+            | ExportStateError::Differs
+            | ExportStateError::Seal(_)
+            | ExportStateError::Sealing(_)
+            | ExportStateError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<ImportStateError> for ApiError {
+    fn from(error: ImportStateError) -> Self {
+        let (status, code) = match error {
+            ImportStateError::Bucket(error) => return error.into(),
+            ImportStateError::Open(error) => return Self::of_state_image(&error),
+            ImportStateError::TooManyAttempts(error) => return Self::too_many_attempts(error),
+            ImportStateError::Busy => (StatusCode::CONFLICT, "busy"),
+            ImportStateError::Content { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad_content"),
+            ImportStateError::NotEmpty => (StatusCode::CONFLICT, "state_not_empty"),
+            ImportStateError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            ImportStateError::WrongSecret => (StatusCode::FORBIDDEN, "wrong_secret_or_header"),
+            ImportStateError::Sealing(_) | ImportStateError::Store(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl ApiError {
+    /// Judges why a state image was not opened, by its word: more reasons may come.
+    fn of_state_image(error: &OpenStateError) -> Self {
+        let status = match error.code() {
+            "ca_mismatch" | "rollback" => StatusCode::CONFLICT,
+            "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+            "unreadable" => StatusCode::INTERNAL_SERVER_ERROR,
+            "wrong_secret_or_header" => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, error.code(), error)
+    }
+}
+
+impl From<BucketError> for ApiError {
+    fn from(error: BucketError) -> Self {
+        let storage = match &error {
+            BucketError::Definition(_) | BucketError::Store(_) => {
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error);
+            }
+            BucketError::NoAccess => {
+                return Self::new(StatusCode::CONFLICT, "no_state_storage", &error);
+            }
+            BucketError::Storage(error) => error,
+        };
+        let (status, code) = match storage {
+            StorageError::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            StorageError::Internal(_) | StorageError::Local { .. } => {
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error);
+            }
+            StorageError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            StorageError::TimeLimit { .. } => (StatusCode::GATEWAY_TIMEOUT, "storage"),
+            StorageError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            StorageError::Changed { .. }
+            | StorageError::Clock { .. }
+            | StorageError::Credentials { .. }
+            | StorageError::Denied { .. }
+            | StorageError::Failing { .. }
+            | StorageError::Key(_)
+            | StorageError::Malformed { .. }
+            | StorageError::Name(_)
+            | StorageError::NoBucket { .. }
+            | StorageError::Rejected { .. }
+            | StorageError::Unreachable { .. }
+            | StorageError::Untrusted { .. } => (StatusCode::BAD_GATEWAY, "storage"),
+        };
+        Self::elsewhere(status, code, &error)
     }
 }
 
@@ -148,6 +267,7 @@ impl From<ReadError> for ApiError {
             ReadError::NoSuchBuild
             | ReadError::NoSuchDefinition
             | ReadError::NoSuchFile { .. }
+            | ReadError::NotHere { .. }
             | ReadError::NothingBuilt => (StatusCode::NOT_FOUND, "not_found"),
             ReadError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             ReadError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),

@@ -4,8 +4,11 @@ mod body;
 mod conditional;
 mod error;
 mod file;
+mod state;
 mod v1;
 mod v2;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,11 +17,13 @@ use axum::response::Response;
 
 use crate::core::Core;
 use crate::http::error::Told;
+use crate::storage::OpenStorage;
 use crate::tls::AuthenticatedPeer;
 
 /// Returns every route of the server.
-pub(crate) fn router(core: Core) -> Router {
-    v1::router(core.clone()).merge(v2::router(core)).layer(from_fn(log_request))
+pub(crate) fn router(core: Core, storages: Arc<dyn OpenStorage>) -> Router {
+    let state = state::router(core.clone(), storages);
+    v1::router(core.clone()).merge(v2::router(core)).merge(state).layer(from_fn(log_request))
 }
 
 /// Writes one record for each request, with its error if it has one.

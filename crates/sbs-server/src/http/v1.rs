@@ -123,7 +123,7 @@ fn the_definition() -> DefinitionName {
 
 /// Answers with a JSON object that holds a file as one long string, in constant memory: a piece is
 /// read when the one before is sent.
-fn stream_json(
+pub(super) fn stream_json(
     start: &'static str,
     file: Option<std::fs::File>,
     encoder: impl Encoder,
@@ -172,7 +172,7 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
 }
 
 /// Turns bytes into the inside of a JSON string.
-trait Encoder: Copy + Send + 'static {
+pub(super) trait Encoder: Copy + Send + 'static {
     /// Returns how many of the first bytes can be encoded without those that follow; the others are
     /// few.
     fn whole(self, bytes: &[u8]) -> usize;
@@ -180,7 +180,7 @@ trait Encoder: Copy + Send + 'static {
 }
 
 #[derive(Clone, Copy)]
-struct Base64Encoder;
+pub(super) struct Base64Encoder;
 
 impl Encoder for Base64Encoder {
     fn whole(self, bytes: &[u8]) -> usize {

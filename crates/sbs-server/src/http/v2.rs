@@ -162,7 +162,7 @@ impl Page {
 }
 
 const DEFAULT_LIMIT: usize = 20;
-const FEATURES: [&str; 3] = ["builds", "ranges", "thin-manifests"];
+const FEATURES: [&str; 4] = ["builds", "ranges", "state", "thin-manifests"];
 
 #[cfg(test)]
 mod tests {

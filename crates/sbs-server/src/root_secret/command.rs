@@ -81,7 +81,7 @@ pub(crate) fn show(
         let role = if kid == ring.current_kid() { "current" } else { "previous" };
         let (name, portability) = (provider.name(), provider.portability());
         let details = details(settings)?;
-        let counter = match provider.counter().map(sbs_state::MonotonicCounter::value) {
+        let counter = match provider.counter().map(|counter| counter.value()) {
             None => String::new(),
             Some(Ok(value)) => format!(" counter={value}"),
             Some(Err(error)) => format!(" counter: {}", crate::build::failure::chain(&error)),

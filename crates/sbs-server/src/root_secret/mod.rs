@@ -9,6 +9,7 @@ mod systemd;
 mod tpm2;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sbs_state::{KeyRing, MonotonicCounter, Portability, PrfError, RootSecret, RootSecretProvider};
 use zeroize::Zeroizing;
@@ -55,7 +56,7 @@ struct Held {
     name: &'static str,
     portability: Portability,
     secret: RootSecret,
-    counter: Option<Box<dyn MonotonicCounter>>,
+    counter: Option<Arc<dyn MonotonicCounter>>,
 }
 
 impl RootSecretProvider for Held {
@@ -71,8 +72,8 @@ impl RootSecretProvider for Held {
         self.portability
     }
 
-    fn counter(&self) -> Option<&dyn MonotonicCounter> {
-        self.counter.as_deref()
+    fn counter(&self) -> Option<Arc<dyn MonotonicCounter>> {
+        self.counter.clone()
     }
 }
 

@@ -49,7 +49,6 @@ pub(crate) trait Storage: Debug + Send + Sync {
 
     /// Reads an object of at most `max_bytes` into the file `to`, which appears when all of it is
     /// there. An exchange that is cut is taken up again where it was.
-    #[cfg_attr(not(test), expect(dead_code, reason = "state images will be read from a bucket"))]
     async fn fetch(
         &self,
         name: &ObjectName,

@@ -7,6 +7,7 @@ mod record;
 mod tpm;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sbs_state::{KeyId, Portability, RootSecret};
 
@@ -42,7 +43,7 @@ pub(super) fn open(settings: &Tpm2Settings) -> Result<Held, Tpm2Error> {
         name: Provider::Tpm2.name(),
         portability: Portability::ThisImage,
         secret,
-        counter: Some(Box::new(Counter::new(&settings.tcti, record.counter_index))),
+        counter: Some(Arc::new(Counter::new(&settings.tcti, record.counter_index))),
     })
 }
 
