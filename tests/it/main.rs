@@ -9,5 +9,6 @@ mod hardening;
 mod kill;
 mod mtls;
 mod parts;
+mod state;
 mod whole_path;
 mod wire;

@@ -53,6 +53,12 @@ impl Api {
         self.http.send(method, &url, &headers, Some(body.as_bytes()))
     }
 
+    /// Sends any body, of any type, as our own client may.
+    pub fn send_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Reply> {
+        let url = format!("{}{path}", self.base);
+        self.http.send("POST", &url, &[("content-type", content_type)], Some(body))
+    }
+
     /// Sends a request that has no body: the original sends the two bytes `""`.
     pub fn call(&self, method: &str, path: &str) -> Result<Reply> {
         self.send(method, path, "\"\"")

@@ -90,6 +90,16 @@ pub fn python_manifest(manifest: &Path) -> Result<Manifest> {
     serde_json::from_str(&told).context("what Python says")
 }
 
+/// Has Python read a state image; returns what it says: the records in hex, by their names.
+///
+/// It is a reader of its own, made from `docs/formats/state.md`.
+pub fn python_state(file: &Path, root: &[u8], secret: &[u8]) -> Result<String> {
+    let reader = include_str!("../../crates/sbs-state/tests/data/read_state.py");
+    let mut python = program("python3");
+    python.args(["-I", "-c", reader, "records"]);
+    output(python.arg(hex::encode(root)).arg(hex::encode(secret)).arg(file))
+}
+
 /// Asks skopeo for the digest of an image.
 pub fn skopeo_digest(registry: &Registry, repository: &str, reference: &str) -> Result<Digest> {
     let mut skopeo = program("skopeo");

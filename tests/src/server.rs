@@ -80,6 +80,19 @@ impl TestServer {
         self.daemon = None;
     }
 
+    /// Ends the server and starts one in its place that has its root secret and its certificates,
+    /// and nothing else of it.
+    pub fn start_anew(&mut self) -> Result<()> {
+        self.terminate()?;
+        fs::remove_dir_all(self.data_directory())?;
+        self.start_again()
+    }
+
+    /// Returns the root secret.
+    pub fn root_secret(&self) -> Result<Vec<u8>> {
+        Ok(fs::read(self.setup.directory.join("root-secret"))?)
+    }
+
     /// Asks the server to end, and waits until it has. Its exit must be a good one.
     pub fn terminate(&mut self) -> Result<()> {
         let mut daemon = self.daemon.take().context("the server does not run")?;

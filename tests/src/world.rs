@@ -1,6 +1,6 @@
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::{Api, Parts, Repository, Sbs, ServerSetup, Status, TestServer};
@@ -107,6 +107,21 @@ impl World {
         self.server.start_again()?;
         self.sbs.set("CICD_PORT", self.server.port().to_string())?;
         Ok(())
+    }
+
+    /// Puts a server without data in the place of the one that runs:
+    /// [`TestServer::start_anew`].
+    pub fn start_server_anew(&mut self) -> Result<()> {
+        self.server.start_anew()?;
+        self.sbs.set("CICD_PORT", self.server.port().to_string())?;
+        Ok(())
+    }
+
+    /// Returns the client's SECRET, which the command line made at its first use.
+    pub fn secret(&self) -> Result<String> {
+        let config = self.sbs.config()?;
+        let secret = config.get("SECRET").and_then(Value::as_str);
+        Ok(secret.context("the configuration has no SECRET")?.to_owned())
     }
 
     /// Makes a client that speaks as the original's does, with the client certificate.
