@@ -10,5 +10,6 @@ mod kill;
 mod mtls;
 mod parts;
 mod state;
+mod state_cli;
 mod whole_path;
 mod wire;

@@ -230,7 +230,7 @@ fn a_second_reader_opens_it(world: &World, state: &[u8]) -> Result<()> {
 }
 
 /// Returns the key that signs images, from the manifest of the last build.
-fn image_key_of_last(world: &World) -> Result<String> {
+pub(crate) fn image_key_of_last(world: &World) -> Result<String> {
     let (name, bytes) = world.api()?.manifest()?;
     let file = world.parts.path().join(format!("{name}.sig.tbz"));
     fs::write(&file, bytes)?;

@@ -90,7 +90,12 @@ impl TestServer {
 
     /// Returns the root secret.
     pub fn root_secret(&self) -> Result<Vec<u8>> {
-        Ok(fs::read(self.setup.directory.join("root-secret"))?)
+        Ok(fs::read(self.root_secret_file())?)
+    }
+
+    /// Returns the path of the file with the root secret.
+    pub fn root_secret_file(&self) -> PathBuf {
+        self.setup.directory.join("root-secret")
     }
 
     /// Asks the server to end, and waits until it has. Its exit must be a good one.
