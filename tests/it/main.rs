@@ -1,6 +1,7 @@
 //! The end-to-end tests: one binary, one module for each claim.
 
 mod architecture;
+mod buckets;
 mod clean;
 mod cli;
 mod downloads;

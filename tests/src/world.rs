@@ -70,7 +70,8 @@ impl World {
         Ok(format!(
             "[build]\n{build_settings}\
              [git]\nknown-hosts = \"{known_hosts}\"\nca-file = \"{authority}\"\n\
-             [registry]\nca-file = \"{authority}\"\n"
+             [registry]\nca-file = \"{authority}\"\n\
+             [storage]\nca-file = \"{authority}\"\n"
         ))
     }
 
