@@ -15,7 +15,7 @@ use self::storage::Storage;
 #[test]
 fn a_build_puts_both_forms_of_its_manifest_into_the_bucket() -> Result<()> {
     let world = World::start()?;
-    let storage = Storage::start(&world.parts)?;
+    let storage = Storage::start(world.parts.path(), &world.parts.authority)?;
     storage.configure(&world, "MANIFEST")?;
     world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
     world.init_and_build()?;
@@ -34,6 +34,39 @@ fn a_build_puts_both_forms_of_its_manifest_into_the_bucket() -> Result<()> {
     assert_eq!(storage.objects()?, names);
     let key = world.api()?.public_key()?;
     judge::openssl_manifest(&full, &key)?;
+    shown_nowhere(&world, &storage)
+}
+
+#[test]
+fn a_storage_that_is_down_fails_no_build_and_a_restart_brings_what_waits() -> Result<()> {
+    let mut world = World::start()?;
+    let mut storage = Storage::prepare(world.parts.path(), &world.parts.authority)?;
+    storage.configure(&world, "MANIFEST")?;
+    world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
+    let status = world.init_and_build()?;
+    assert_eq!(status.status.to_string(), "success");
+    let builds = world.api()?.call("GET", "/v2/images/default/builds")?.json()?;
+    assert_eq!(builds["builds"][0]["phase"], "succeeded", "{builds}");
+    let waits = wait_until("an attempt in vain", Duration::from_mins(1), || {
+        let upload = upload(&world)?;
+        Ok((upload["attempts"] == 1).then_some(upload))
+    })?;
+    let reason = waits["reason"].as_str().context("a reason")?;
+    assert_eq!((&waits["state"], &waits["bucket"]), (&json!("pending"), &json!(Storage::BUCKET)));
+    assert!(reason.contains("cannot reach `127.0.0.1`"), "{reason}");
+    assert_eq!(storage.objects()?, Vec::<String>::new());
+    shown_nowhere(&world, &storage)?;
+
+    world.server.terminate()?;
+    assert_eq!(upload(&world)?, waits);
+    storage.listen()?;
+    world.start_server_again()?;
+    let done = wait_for_upload(&world, "done")?;
+    assert_eq!(done, json!({ "state": "done", "bucket": Storage::BUCKET, "attempts": 1 }));
+    let (name, manifest) = world.api()?.manifest()?;
+    assert!(storage.object(&format!("{name}.sig.tbz"))? == Some(manifest));
+    assert!(storage.object(&format!("{name}.thin.sig.tar.zst"))?.is_some());
+    assert_eq!(world.api()?.status()?, status);
     shown_nowhere(&world, &storage)
 }
 

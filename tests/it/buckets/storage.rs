@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use sbs_crypto::random_bytes;
-use sbs_tests::{Authority, Parts, World};
+use sbs_tests::{Authority, World};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -35,21 +35,21 @@ impl Storage {
     /// The name of the bucket.
     pub(super) const BUCKET: &str = "evidence";
 
-    /// Starts a storage whose certificate is of the parts' authority.
-    pub(super) fn start(parts: &Parts) -> Result<Self> {
-        let mut storage = Self::prepare(parts)?;
+    /// Starts a storage that keeps its objects in a new folder of `directory`.
+    pub(super) fn start(directory: &Path, authority: &Authority) -> Result<Self> {
+        let mut storage = Self::prepare(directory, authority)?;
         storage.listen()?;
         Ok(storage)
     }
 
     /// Makes a storage that is down, until [`listen`](Self::listen): connections are refused.
-    pub(super) fn prepare(parts: &Parts) -> Result<Self> {
-        let directory = parts.path().join("storage");
+    pub(super) fn prepare(directory: &Path, authority: &Authority) -> Result<Self> {
+        let directory = directory.join("storage");
         fs::create_dir_all(directory.join(Self::BUCKET))?;
         let socket = TcpSocket::new_v4()?;
         socket.bind(([127, 0, 0, 1], 0).into())?;
         Ok(Self {
-            acceptor: acceptor(&parts.authority)?,
+            acceptor: acceptor(authority)?,
             address: socket.local_addr()?,
             directory,
             runtime: Runtime::new()?,
