@@ -7,10 +7,11 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sbs_tests::{World, judge, wait_until};
+use sbs_tests::{Authority, World, judge, wait_until};
 use serde_json::{Value, json};
 
 use self::storage::Storage;
+use crate::state::image_key_of_last;
 
 #[test]
 fn a_build_puts_both_forms_of_its_manifest_into_the_bucket() -> Result<()> {
@@ -68,6 +69,92 @@ fn a_storage_that_is_down_fails_no_build_and_a_restart_brings_what_waits() -> Re
     assert!(storage.object(&format!("{name}.thin.sig.tar.zst"))?.is_some());
     assert_eq!(world.api()?.status()?, status);
     shown_nowhere(&world, &storage)
+}
+
+#[test]
+fn a_server_that_was_lost_is_recovered_from_a_bucket() -> Result<()> {
+    let mut world = World::start()?;
+    let storage = Storage::start(world.parts.path(), &world.parts.authority)?;
+    storage.configure(&world, "STATE")?;
+    let mut repository =
+        world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
+    let old = world.init_and_build()?;
+    let image_key = image_key_of_last(&world)?;
+    let manifest_key = world.api()?.public_key()?;
+
+    let told: Value =
+        serde_json::from_str(&world.sbs.ok(&["--format", "json", "get-state-image"])?)?;
+    let name = told["name"].as_str().context("a name")?;
+    assert_eq!((name, &told["bucket"]), (&*old.build_name, &json!(Storage::BUCKET)));
+    assert_eq!(storage.objects()?, [name]);
+    let state = storage.object(name)?.context("the object")?;
+    // It is sealed: neither the passwords of the definition nor the keys of the bucket are in it.
+    let text = String::from_utf8_lossy(&state);
+    assert!(text.starts_with("SBS-SEAL") && !text.contains(&storage.secret));
+    assert_eq!(world.parts.secrets.found_in(&text), None);
+
+    world.start_server_anew()?;
+    let import = ["post-state-image", "--name", name];
+    refused(&world, &import, "does not say how to get into a bucket")?;
+    world.sbs.set("STATE_COS_SECRET_ACCESS_KEY", "canary-of-another")?;
+    world.sbs.ok(&["init"])?;
+    let told = refused(&world, &import, "does not accept the credentials")?;
+    assert!(!told.contains("canary"), "{told}");
+    storage.configure(&world, "STATE")?;
+    world.sbs.ok(&["update"])?;
+    refused(&world, &["post-state-image", "--name", "another"], "there is no `another` in bucket")?;
+    world.sbs.ok(&import)?;
+    refused(&world, &import, "state_not_empty")?;
+    assert_eq!(world.api()?.public_key()?, manifest_key);
+
+    repository.commit_files(&[("Dockerfile", &world.dockerfile("LABEL a=c"))])?;
+    let new = world.update_and_build()?;
+    assert_ne!(new.image_tag, old.image_tag);
+    for tag in [&old.image_tag, &new.image_tag] {
+        judge::openssl_image(&world.parts.registry, tag, &image_key)?;
+    }
+    assert_eq!(storage.objects()?, [name]);
+    shown_nowhere(&world, &storage)
+}
+
+#[test]
+fn keys_that_the_bucket_does_not_take_are_told_and_nothing_is_kept() -> Result<()> {
+    let world = World::start()?;
+    let storage = Storage::start(world.parts.path(), &world.parts.authority)?;
+    storage.configure(&world, "STATE")?;
+    world.sbs.set("STATE_COS_SECRET_ACCESS_KEY", "canary-of-another")?;
+    world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
+    let name = world.init_and_build()?.build_name;
+    let told = refused(&world, &["get-state-image"], "does not accept the credentials")?;
+    assert!(!told.contains("canary"), "{told}");
+    assert!(!world.sbs.directory().join(&name).exists());
+    assert_eq!(storage.objects()?, Vec::<String>::new());
+
+    storage.configure(&world, "STATE")?;
+    world.sbs.set("STATE_COS_ACCESS_KEY_ID", "AKIDOFANOTHER")?;
+    world.sbs.ok(&["update"])?;
+    refused(&world, &["get-state-image"], "does not accept the credentials")?;
+    // Nor does the server give the right keys to who only says to be the storage.
+    let impostor = Storage::start(world.sbs.directory(), &Authority::new("Other CA")?)?;
+    impostor.configure(&world, "STATE")?;
+    world.sbs.ok(&["update"])?;
+    let told = refused(&world, &["get-state-image"], "is not trusted")?;
+    assert!(told.contains("storage.ca-file"), "{told}");
+    assert_eq!(impostor.objects()?, Vec::<String>::new());
+
+    storage.configure(&world, "STATE")?;
+    world.sbs.ok(&["update"])?;
+    world.sbs.ok(&["get-state-image"])?;
+    assert_eq!(storage.objects()?, [&*name]);
+    assert!(world.sbs.directory().join(&name).exists());
+    Ok(())
+}
+
+/// Runs a command that the server must refuse, with exit code 1 and this in its words.
+fn refused(world: &World, arguments: &[&str], why: &str) -> Result<String> {
+    let told = world.sbs.run(arguments)?;
+    assert!(told.code == 1 && told.stderr.contains(why), "{}: {}", told.code, told.text());
+    Ok(told.text())
 }
 
 /// Waits until the journal of the first build says this of its upload; returns what it says.
