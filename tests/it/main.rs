@@ -10,6 +10,7 @@ mod hardening;
 mod kill;
 mod mtls;
 mod parts;
+mod secrets;
 mod state;
 mod state_cli;
 mod whole_path;

@@ -1,4 +1,4 @@
-"""A git server over HTTPS with a password: argv is root, certificate, key, user, password."""
+"""A git server over HTTPS with a password: argv is root, certificate, key, file of user:password."""
 
 import base64
 import http.server
@@ -7,8 +7,11 @@ import ssl
 import subprocess
 import sys
 
-ROOT, CERTIFICATE, KEY, USER, PASSWORD = sys.argv[1:]
-EXPECTED = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+ROOT, CERTIFICATE, KEY, ACCOUNT = sys.argv[1:]
+with open(ACCOUNT, "rb") as file:
+    LOGIN = file.read()
+USER = LOGIN.split(b":")[0].decode()
+EXPECTED = "Basic " + base64.b64encode(LOGIN).decode()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -23,9 +23,12 @@ impl HttpsGit {
         let (certificate, key) = (directory.join("tls.pem"), directory.join("tls.key"));
         fs::write(&certificate, &leaf.certificate)?;
         fs::write(&key, &leaf.key)?;
+        // Not as arguments: tests search the process list for the password.
+        let login = directory.join("account");
+        fs::write(&login, format!("{}:{}", account.user, account.password))?;
         let mut command = program("python3");
         command.args(["-c", include_str!("https_git.py")]).arg(&root).arg(certificate).arg(key);
-        command.args([&account.user, &account.password]);
+        command.arg(login);
         let mut daemon =
             Daemon::spawn("the https git server", &mut command, &directory.join("log"))?;
         let line = daemon.wait_for("listening on port ")?;

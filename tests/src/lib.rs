@@ -17,6 +17,7 @@
 
 mod api;
 mod base_image;
+mod canary;
 mod http;
 mod https_git;
 pub mod judge;
@@ -35,6 +36,7 @@ mod world;
 // The public interface:
 pub use crate::api::{Api, Status};
 pub use crate::base_image::{BASE_REPOSITORY, push_base_image, write_base_image};
+pub use crate::canary::Canaries;
 pub use crate::http::{Http, Reply};
 pub use crate::https_git::HttpsGit;
 pub use crate::parts::{Parts, Secrets};

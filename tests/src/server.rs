@@ -15,6 +15,7 @@ use crate::{Daemon, program};
 pub struct TestServer {
     address: SocketAddr,
     daemon: Option<Daemon>,
+    log_level: &'static str,
     setup: ServerSetup,
 }
 
@@ -44,7 +45,8 @@ impl TestServer {
             setup.settings
         );
         fs::write(directory.join("server.toml"), settings)?;
-        let mut server = Self { address: ([127, 0, 0, 1], 0).into(), daemon: None, setup };
+        let mut server =
+            Self { address: ([127, 0, 0, 1], 0).into(), daemon: None, log_level: "info", setup };
         server.start_again()?;
         Ok(server)
     }
@@ -61,6 +63,7 @@ impl TestServer {
         }
         let mut command = program(built("sbs-server")?);
         command.args(["run", "--config"]).arg(self.setup.directory.join("server.toml"));
+        command.args(["--log-level", self.log_level]);
         command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         let log = self.setup.directory.join("server.log");
         let mut daemon = Daemon::spawn("sbs-server", &mut command, &log)?;
@@ -73,6 +76,11 @@ impl TestServer {
         .with_context(|| format!("sbs-server does not start; {}", daemon.log_text()))?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Sets what the server logs from its next start on: `info` unless this was called.
+    pub fn log_at(&mut self, level: &'static str) {
+        self.log_level = level;
     }
 
     /// Kills the server at once, as a crash or a power cut would.
