@@ -178,7 +178,7 @@ fn what_the_server_tells_of_builds() -> Result<()> {
         "/v2/images/default/builds/..%2f..%2fjournal",
         "/v2/images/default/builds/00000002/manifest",
         "/v2/images/default/builds/00000002/key",
-        "/v2/images/default/builds/00000001/thin-manifest",
+        "/v2/images/default/builds/00000002/thin-manifest",
         "/v2/images/default/builds/00000001/other",
     ] {
         let (status, head, body) = ask(&world, path, &["--path-as-is"])?;
@@ -208,7 +208,11 @@ fn what_the_server_tells_of_builds() -> Result<()> {
         serde_json::from_str(&world.sbs.ok(&["--format", "json", "list", "--limit", "1"])?)?;
     assert_eq!(listed["builds"], json!([newest]));
 
-    // Key and log.
+    // The thin manifest, key and log.
+    let (status, head, thin) = ask(&world, &format!("{BUILDS}/latest/thin-manifest"), &[])?;
+    assert_eq!((status, &newest["thin_manifest"]["digest"]), (200, &json!(digest(&thin))));
+    assert!(head.contains("content-type:application/zstd"), "{head}");
+    assert!(head.contains(".thin.sig.tar.zst\""), "{head}");
     let (_, head, key) = ask(&world, &format!("{BUILDS}/latest/key"), &[])?;
     assert_eq!(String::from_utf8(key)?, world.api()?.public_key()?);
     assert!(head.contains("-public.pem\"") && head.contains("repr-digest:sha-256=:"), "{head}");
