@@ -120,7 +120,7 @@ impl<R: Read> Streams<R> {
     /// last part is.
     fn content(&mut self, mut block: Block) -> io::Result<Vec<u8>> {
         if block.text.is_at_end() {
-            if block.text.crc() != block.crc {
+            if block.text.crc() != block.crc || block.text.lacks_repeats() {
                 return Err(DecodeError::Damaged.into());
             }
             return Ok(block.content);

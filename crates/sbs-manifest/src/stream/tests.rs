@@ -321,10 +321,11 @@ impl Made {
         self.write(&mut alone, 0);
         let decoded = Decoder::new().decode(&alone.bytes, MAGIC_BITS).map(|mut block| {
             block.content.extend(block.text.next(usize::MAX));
-            (block.content, block.text.crc(), alone.count.min(block.end))
+            let content = Some(block.content).filter(|_| !block.text.lacks_repeats());
+            (content, block.text.crc(), alone.count.min(block.end))
         });
         let (content, crc, end) = match decoded {
-            Ok((content, crc, end)) => (Some(content), crc, end),
+            Ok(decoded) => decoded,
             Err(_) => (None, 0, alone.count),
         };
         let mut block = BitWriter::default();
@@ -351,6 +352,9 @@ const HEADER: u32 = u32::from_be_bytes(*b"BZh9");
 /// What is at the edge of the format, or over it.
 #[test]
 fn blocks_that_no_program_makes_are_judged_as_by_the_crate() {
+    // Four equal bytes and no number behind them; five, the last of which is that number.
+    assert!(!Made::flat(&[1, 0, 255]).is_taken());
+    assert!(Made::flat(&[0, 1, 255]).is_taken());
     let symbols =
         [&noise(3_000, 1).into_iter().filter(|byte| *byte < 254).collect::<Vec<_>>()[..], &[255]]
             .concat();

@@ -8,6 +8,8 @@ pub(crate) struct Runs {
     at: usize,
     /// Up to here the text is given out as it is; the number of repeats follows, if anything.
     plain: usize,
+    /// Whether four equal bytes end there, so that a number must follow.
+    is_run: bool,
     /// A byte, and how many times it is to be given out next.
     repeats: (u8, usize),
     crc: Crc,
@@ -15,13 +17,19 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) fn new(text: Vec<u8>) -> Self {
-        let plain = end_of_run(&text, 0);
-        Self { text, at: 0, plain, repeats: (0, 0), crc: Crc::new() }
+        let (plain, is_run) = end_of_run(&text, 0);
+        Self { text, at: 0, plain, is_run, repeats: (0, 0), crc: Crc::new() }
     }
 
     /// Tells whether all was given out.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.text.len() && self.repeats.1 == 0
+    }
+
+    /// Tells whether the text ends with four equal bytes and without the number of their repeats,
+    /// which libbz2 takes for damage.
+    pub(crate) fn lacks_repeats(&self) -> bool {
+        self.is_run && self.plain == self.text.len()
     }
 
     /// Returns the checksum of what was given out.
@@ -50,7 +58,7 @@ impl Runs {
                     self.repeats = (byte, count.into());
                 }
                 self.at += 1;
-                self.plain = end_of_run(&self.text, self.at);
+                (self.plain, self.is_run) = end_of_run(&self.text, self.at);
             }
         }
         self.crc.update(&out);
@@ -58,8 +66,8 @@ impl Runs {
     }
 }
 
-/// Returns where the first four equal bytes at or behind `from` end, or the end of the text.
-fn end_of_run(text: &[u8], from: usize) -> usize {
+/// Returns where the first four equal bytes at or behind `from` end, and true; or the end of the text.
+fn end_of_run(text: &[u8], from: usize) -> (usize, bool) {
     let mut at = from;
     while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk::<11>()) {
         let [one, two, three, four] = [0, 1, 2, 3].map(|skip| word(bytes, skip));
@@ -67,13 +75,13 @@ fn end_of_run(text: &[u8], from: usize) -> usize {
         // The lowest top bit that is set here belongs to the first byte of zero.
         let zero = differ.wrapping_sub(LOW_BITS) & !differ & (LOW_BITS << 7);
         if zero != 0 {
-            return at + zero.trailing_zeros() as usize / 8 + RUN;
+            return (at + zero.trailing_zeros() as usize / 8 + RUN, true);
         }
         at += 8;
     }
     let rest = text.get(at..).unwrap_or_default();
     let run = rest.windows(RUN).position(|four| four.iter().all(|byte| Some(byte) == four.first()));
-    run.map_or(text.len(), |run| at + run + RUN)
+    run.map_or((text.len(), false), |run| (at + run + RUN, true))
 }
 
 fn word(bytes: &[u8; 11], skip: usize) -> u64 {
