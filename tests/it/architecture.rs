@@ -10,14 +10,15 @@ use sbs_tests::{output, program};
 use serde::Deserialize;
 
 /// The crates of the workspace, and which of the others each may use. Nothing points up.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("sbs-proto", &[]),
     ("sbs-crypto", &["sbs-proto"]),
     ("sbs-manifest", &["sbs-crypto", "sbs-proto"]),
     ("sbs-state", &["sbs-crypto", "sbs-proto"]),
+    ("sbs-registry", &["sbs-crypto", "sbs-proto"]),
     ("sbs-client", &["sbs-crypto", "sbs-proto"]),
-    ("sbs-server", &["sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-state"]),
-    ("sbs-cli", &["sbs-client", "sbs-crypto", "sbs-manifest", "sbs-proto"]),
+    ("sbs-server", &["sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-registry", "sbs-state"]),
+    ("sbs-cli", &["sbs-client", "sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-registry"]),
     ("sbs-fuzz", &["sbs-crypto", "sbs-manifest", "sbs-proto"]),
     ("sbs-tests", &["sbs-client", "sbs-crypto", "sbs-manifest", "sbs-proto", "sbs-state"]),
     ("xtask", &[]),
@@ -34,7 +35,7 @@ const OWNED: [(&str, &[&str]); 12] = [
     ("clap", &["sbs-cli", "sbs-server"]),
     ("object_store", &["sbs-server"]),
     ("rcgen", &["sbs-crypto", "sbs-tests"]),
-    ("reqwest", &["sbs-client", "sbs-server", "sbs-tests"]),
+    ("reqwest", &["sbs-client", "sbs-registry", "sbs-server", "sbs-tests"]),
     ("tar", &["sbs-manifest"]),
     ("tss-esapi", &["sbs-server"]),
     ("zstd", &["sbs-manifest"]),

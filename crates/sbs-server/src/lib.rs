@@ -14,7 +14,6 @@ mod core;
 mod hardening;
 mod http;
 mod limits;
-mod registry;
 mod reseal;
 mod root_secret;
 mod run;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::build::failure::{Failure, StepError};
 use crate::build::log::BuildLog;
 use crate::build::publish::{blob_path, v1_command};
-use crate::registry::{
+use sbs_registry::{
     Descriptor, DocumentKind, FetchedManifest, ImageIndex, ImageManifest, ParseDocumentError,
     RegistryClient, RegistryError, Session, Target, media_type,
 };

@@ -11,9 +11,9 @@ use crate::build::engine::{Buildah, EngineSettings, Isolation, ProbeEngineError,
 use crate::build::fetch::{GitTrust, HostKeys};
 use crate::clock::Clock;
 use crate::config::{IsolationSetting, NetworkSetting, Settings};
-use crate::registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
 use crate::store::{KNOWN_HOSTS, Store, move_into_place, remove_directory};
 use crate::tool::Network;
+use sbs_registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
 
 /// What every build needs and no build changes.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 use std::error::Error;
 
+pub(crate) use sbs_registry::chain;
+
 /// How a step's failure is told: a word for programs, and what the v1 status says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Failure {
@@ -18,16 +20,4 @@ pub(crate) struct Failure {
 pub(crate) trait StepError: Error + Send + Sync + 'static {
     /// Returns how the failure is told.
     fn failure(&self) -> Failure;
-}
-
-/// Returns the error and its causes as `a: b: c`.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

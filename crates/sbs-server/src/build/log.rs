@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sbs_registry::Log;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use zeroize::Zeroizing;
@@ -19,6 +20,16 @@ use crate::clock::Clock;
 /// cannot begin a line of its own: a build cannot forge what the server says.
 #[derive(Clone)]
 pub(crate) struct BuildLog(Arc<Mutex<Writer>>);
+
+impl Log for BuildLog {
+    fn info(&self, message: &str) {
+        Self::info(self, message);
+    }
+
+    fn warning(&self, message: &str) {
+        Self::warning(self, message);
+    }
+}
 
 struct Writer {
     file: File,

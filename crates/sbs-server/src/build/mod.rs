@@ -12,5 +12,7 @@ pub(crate) mod pipeline;
 pub(crate) mod publish;
 pub(crate) mod record;
 pub(crate) mod sign;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use self::pipeline::TIME_IN_NAMES;

@@ -30,8 +30,8 @@ use crate::build::log::{BuildLog, Masks};
 use crate::build::publish::publish;
 use crate::build::record::{self, PackRequest};
 use crate::build::sign::{self, Tagged};
-use crate::registry::RegistryError;
 use crate::store::remove_directory;
+use sbs_registry::RegistryError;
 
 impl Builder for Environment {
     fn check(&self, definition: &Definition) -> Result<(), ParseDefinitionError> {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::engine::Built;
 use crate::build::failure::{Failure, StepError};
-use crate::registry::{
+use sbs_registry::{
     BlobSource, Descriptor, ImageManifest, ParseDocumentError, RegistryError, Session, Target,
     media_type,
 };

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::failure::{Failure, StepError};
 use crate::build::publish::{Published, v1_command};
-use crate::registry::{
+use sbs_registry::{
     BlobSource, Descriptor, DocumentKind, ImageManifest, ParseDocumentError, RegistryError,
     Session, Target, media_type,
 };

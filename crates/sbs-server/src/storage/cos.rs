@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::registry::Remark;
 use crate::storage::StorageError;
 use crate::storage::error::Fault;
 use crate::storage::transport::{Transport, wrap};
+use sbs_registry::Remark;
 
 /// Requests with a token.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use http::StatusCode;
 use sbs_proto::StorageKeyError;
 use thiserror::Error;
 
-use crate::registry::{Remark, TransportError, find_cause};
 use crate::storage::ParseObjectNameError;
+use sbs_registry::{Remark, TransportError, find_cause};
 
 /// Why an exchange with an object storage did not succeed.
 ///

@@ -22,8 +22,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{OpenStorage as _, Plaintext, Storage, StorageClient, StorageError, StorageLimits};
-use crate::registry::testing::Authority;
-use crate::registry::testing::double::acceptor;
+use sbs_registry::testing::Authority;
+use sbs_registry::testing::double::acceptor;
 
 pub(crate) const ID: &str = "AKIDTESTTESTTESTTEST";
 pub(crate) const SECRET: &str = "canary-secret-key/+7f31";

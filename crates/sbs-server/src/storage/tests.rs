@@ -6,7 +6,7 @@ use sbs_crypto::digest;
 use super::testing::*;
 use super::*;
 use crate::build::failure::chain;
-use crate::registry::testing::noise;
+use sbs_registry::testing::noise;
 
 fn name(text: &str) -> ObjectName {
     ObjectName::parse(text).unwrap()

@@ -14,9 +14,9 @@ use object_store::client::{
     HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 
-use crate::registry::Remark;
 use crate::storage::StorageLimits;
 use crate::storage::error::Fault;
+use sbs_registry::Remark;
 
 /// The connections to a storage and its token service.
 #[derive(Clone, Debug)]

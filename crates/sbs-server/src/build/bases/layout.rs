@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::build::publish::blob_path;
-use crate::registry::{Descriptor, FetchedManifest};
+use sbs_registry::{Descriptor, FetchedManifest};
 
 /// A layout that is being written; it is gone when dropped.
 #[derive(Debug)]

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::build::failure::chain;
-use crate::registry::testing::double::{Double, Reply};
-use crate::registry::testing::real::RealRegistry;
-use crate::registry::testing::{TestLog, client, credentials, image_config, noise, run, session};
-use crate::registry::{BlobSource, media_type};
+use crate::build::testing::TestLog;
+use sbs_registry::testing::double::{Double, Reply};
+use sbs_registry::testing::real::RealRegistry;
+use sbs_registry::testing::{client, credentials, image_config, noise, run, session};
+use sbs_registry::{BlobSource, media_type};
 
 /// A registry with images, and a place to keep them.
 struct Bench {
@@ -30,7 +31,7 @@ impl Bench {
                 credentials: Some(credentials()),
                 server: RegistryHost::parse(registry).unwrap(),
             },
-            session: session(registry, &log),
+            session: session(registry, &log.log),
             log,
         }
     }

@@ -3,9 +3,10 @@ use sbs_proto::{Credentials, RegistryHost, SecretText};
 
 use super::*;
 use crate::build::failure::chain;
-use crate::registry::testing::double::{Double, Reply};
-use crate::registry::testing::real::RealRegistry;
-use crate::registry::testing::{TestLog, client, noise, session, write_layout};
+use crate::build::testing::TestLog;
+use sbs_registry::testing::double::{Double, Reply};
+use sbs_registry::testing::real::RealRegistry;
+use sbs_registry::testing::{client, noise, session, write_layout};
 
 fn destination(registry: &str) -> ImageReference {
     ImageReference::parse(&format!("{registry}/team/app:v1-0a1b2c3")).unwrap()
@@ -19,7 +20,7 @@ async fn an_image_is_pushed_by_digest_and_no_tag_points_to_it() {
     // The same layer twice, as with two empty ones, is one blob.
     let digest = write_layout(directory.path(), &[&large, &[0; 1024], &[0; 1024]]);
     let log = TestLog::new();
-    let session = session(&registry.host(), &log);
+    let session = session(&registry.host(), &log.log);
     let destination = destination(&registry.host());
     let cancel = CancellationToken::new();
     let published =
@@ -41,7 +42,7 @@ async fn what_the_registry_has_is_not_sent_again() {
     let directory = tempfile::tempdir().unwrap();
     let digest = write_layout(directory.path(), &[&[0; 1024]]);
     let log = TestLog::new();
-    let session = session(double.host(), &log);
+    let session = session(double.host(), &log.log);
     let cancel = CancellationToken::new();
     let destination = destination(double.host());
     for _ in 0..2 {
@@ -60,7 +61,7 @@ type Damage<'a> = &'a dyn Fn(&Path, Digest);
 async fn b11_a_layout_that_is_not_what_was_built_is_not_pushed() {
     let double = Double::registry(|_| None).await;
     let log = TestLog::new();
-    let session = session(double.host(), &log);
+    let session = session(double.host(), &log.log);
     let destination = destination(double.host());
     let cancel = CancellationToken::new();
     let layer = noise(2000);
@@ -115,7 +116,7 @@ async fn dockers_form_is_not_pushed() {
     let digest = sbs_crypto::digest(docker.as_bytes());
     std::fs::write(blob_path(directory.path(), digest), docker).unwrap();
     let log = TestLog::new();
-    let (session, destination) = (session("127.0.0.1:1", &log), destination("127.0.0.1:1"));
+    let (session, destination) = (session("127.0.0.1:1", &log.log), destination("127.0.0.1:1"));
     let cancel = CancellationToken::new();
     let result =
         publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel).await;
@@ -163,7 +164,7 @@ async fn a_cancelled_push_ends_at_once() {
     .await;
     let digest = write_layout(directory.path(), &[b"layer"]);
     let log = TestLog::new();
-    let (session, destination) = (session(double.host(), &log), destination(double.host()));
+    let (session, destination) = (session(double.host(), &log.log), destination(double.host()));
     let error = publish(&Built::of_test(directory.path(), digest), &destination, &session, &cancel)
         .await
         .unwrap_err();

@@ -8,7 +8,7 @@ use sbs_proto::{Digest, ImageReference, ImageTag, ParseNameError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::registry::Descriptor;
+use sbs_registry::Descriptor;
 
 /// What is signed: these bytes, exactly.
 ///

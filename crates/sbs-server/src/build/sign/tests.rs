@@ -11,9 +11,10 @@ use super::*;
 use crate::build::engine::Built;
 use crate::build::failure::chain;
 use crate::build::publish::{blob_path, publish};
-use crate::registry::testing::double::{Double, Reply, Seen};
-use crate::registry::testing::real::RealRegistry;
-use crate::registry::testing::{TestLog, noise, run as run_program, session, write_layout};
+use crate::build::testing::TestLog;
+use sbs_registry::testing::double::{Double, Reply, Seen};
+use sbs_registry::testing::real::RealRegistry;
+use sbs_registry::testing::{noise, run as run_program, session, write_layout};
 
 /// A built image, a registry session, and a key.
 struct Bench {
@@ -36,7 +37,7 @@ impl Bench {
             digest,
             destination: ImageReference::parse(&format!("{registry}/team/app:v1-0a1b2c3")).unwrap(),
             key: ImageSigningKey::generate().unwrap(),
-            session: session(registry, &log),
+            session: session(registry, &log.log),
             log,
             cancel: CancellationToken::new(),
         }

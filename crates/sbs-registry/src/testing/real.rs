@@ -16,14 +16,14 @@ use tokio::task::JoinHandle;
 use super::{Authority, PASSWORD, USER, run};
 
 /// A registry on `127.0.0.1`, with TLS and one user. It ends when dropped.
-pub(crate) struct RealRegistry {
+pub struct RealRegistry {
     child: Child,
     directory: TempDir,
     port: u16,
 }
 
 impl RealRegistry {
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         for _ in 0..5 {
             if let Some(started) = Self::try_start().await {
                 return started;
@@ -33,17 +33,17 @@ impl RealRegistry {
     }
 
     /// Returns `127.0.0.1:<port>`.
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Returns a directory for `skopeo --cert-dir`.
-    pub(crate) fn certificates(&self) -> PathBuf {
+    pub fn certificates(&self) -> PathBuf {
         self.directory.path().join("certs")
     }
 
     /// Returns the options with which skopeo gets at this registry.
-    pub(crate) fn skopeo_options(&self) -> [String; 2] {
+    pub fn skopeo_options(&self) -> [String; 2] {
         [
             format!("--cert-dir={}", self.certificates().display()),
             format!("--creds={USER}:{PASSWORD}"),
@@ -51,7 +51,7 @@ impl RealRegistry {
     }
 
     /// Returns the digest of an image, as skopeo computes it.
-    pub(crate) fn skopeo_digest(&self, image: &str) -> String {
+    pub fn skopeo_digest(&self, image: &str) -> String {
         let [certificates, credentials] = self.skopeo_options();
         let image = format!("docker://{}/{image}", self.host());
         let options = ["inspect", "--no-tags", "--format={{.Digest}}", &certificates, &credentials];
@@ -111,7 +111,7 @@ fn start(config: &Path) -> Child {
 }
 
 /// A proxy that ends connections after a number of bytes in one direction.
-pub(crate) struct CuttingProxy {
+pub struct CuttingProxy {
     port: u16,
     received: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
@@ -121,13 +121,13 @@ pub(crate) struct CuttingProxy {
 impl CuttingProxy {
     /// Starts a proxy that ends the first `cuts` connections after `cut_after` bytes from the
     /// client each.
-    pub(crate) async fn start(to: String, cut_after: u64, cuts: u64) -> Self {
+    pub async fn start(to: String, cut_after: u64, cuts: u64) -> Self {
         Self::run(to, cuts, [cut_after, u64::MAX]).await
     }
 
     /// Starts a proxy that ends the first `cuts` connections after `cut_after` bytes from the
     /// server each.
-    pub(crate) async fn start_down(to: String, cut_after: u64, cuts: u64) -> Self {
+    pub async fn start_down(to: String, cut_after: u64, cuts: u64) -> Self {
         Self::run(to, cuts, [u64::MAX, cut_after]).await
     }
 
@@ -147,16 +147,16 @@ impl CuttingProxy {
         Self { port, received, connections, accepting }
     }
 
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Returns the bytes that came from clients, TLS included.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 }

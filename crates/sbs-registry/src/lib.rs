@@ -1,4 +1,5 @@
-//! The client of a container registry (OCI distribution specification 1.1).
+//! Container registries: a client (OCI distribution specification 1.1) for images by digest and for
+//! every form of signature that refers to them.
 //!
 //! A registry is believed in nothing: every byte is held against a digest that was known before or
 //! is computed here, every answer has a limit, and credentials go to the registry and to the token
@@ -9,9 +10,10 @@ mod auth;
 mod blob;
 mod document;
 mod error;
+mod log;
 mod push;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -34,42 +36,42 @@ use self::address::PublicOnly;
 use self::auth::{Access, Login, Scope};
 use self::error::Fault;
 use self::transport::{Attempts, Call, Payload};
-use crate::build::log::BuildLog;
 
-pub(crate) use self::blob::BlobSource;
-pub(crate) use self::document::{
-    Descriptor, DocumentKind, ImageIndex, ImageManifest, ParseDocumentError, media_type,
+pub use self::blob::BlobSource;
+pub use self::document::{
+    Descriptor, DocumentKind, ImageIndex, ImageManifest, ParseDocumentError, Platform, media_type,
 };
-pub(crate) use self::error::{RegistryError, Remark, TransportError, find_cause};
+pub use self::error::{RegistryError, Remark, TransportError, chain, find_cause};
+pub use self::log::Log;
 
 /// Whom the client trusts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RegistryTrust {
+pub struct RegistryTrust {
     /// Certificates of authorities, PEM, that count beside those of the system. May be empty.
-    pub(crate) extra_ca_pem: Vec<u8>,
+    pub extra_ca_pem: Vec<u8>,
     /// Hosts, each `host` or `host:port`, beside a registry's own, that a registry may name as its
     /// token server, which gets the credentials, and that may have private addresses. Docker Hub's
     /// is built in.
-    pub(crate) token_hosts: Vec<String>,
+    pub token_hosts: Vec<String>,
 }
 
 /// The limits of the exchange with a registry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Attempts at one thing without any progress.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// How long setting up a connection may take.
-    pub(crate) connect: Duration,
+    pub connect: Duration,
     /// The first pause between attempts; the next ones double.
-    pub(crate) first_pause: Duration,
+    pub first_pause: Duration,
     /// How long a connection may stand still.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
     /// The longest pause, also if the registry asks for a longer one.
-    pub(crate) longest_pause: Duration,
+    pub longest_pause: Duration,
     /// How long an image manifest or another short answer may take.
-    pub(crate) reply: Duration,
+    pub reply: Duration,
     /// How long a blob may take, pauses included.
-    pub(crate) transfer: Duration,
+    pub transfer: Duration,
 }
 
 impl Default for Limits {
@@ -89,7 +91,7 @@ impl Default for Limits {
 
 /// A client of any number of registries; clones share its connections.
 #[derive(Clone, Debug)]
-pub(crate) struct RegistryClient(Arc<Client>);
+pub struct RegistryClient(Arc<Client>);
 
 #[derive(Debug)]
 struct Client {
@@ -103,10 +105,7 @@ struct Client {
 
 impl RegistryClient {
     /// Makes a client.
-    pub(crate) fn new(
-        trust: &RegistryTrust,
-        limits: Limits,
-    ) -> Result<Self, MakeRegistryClientError> {
+    pub fn new(trust: &RegistryTrust, limits: Limits) -> Result<Self, MakeRegistryClientError> {
         let extra = Certificate::from_pem_bundle(&trust.extra_ca_pem)
             .map_err(|_| MakeRegistryClientError::Authorities)?;
         if extra.is_empty() && !trust.extra_ca_pem.trim_ascii().is_empty() {
@@ -132,18 +131,18 @@ impl RegistryClient {
     /// Begins a session with one registry; attempts that are repeated show in the log.
     ///
     /// Nothing is sent until something is asked for.
-    pub(crate) fn for_registry(
+    pub fn for_registry(
         &self,
         registry: &RegistryHost,
         credentials: Option<&Credentials>,
-        log: &BuildLog,
+        log: &(impl Log + Clone + 'static),
     ) -> Result<Session, RegistryError> {
         let base = Url::parse(&format!("https://{}/v2/", registry.api_host()))
             .map_err(|_| RegistryError::Internal("a registry's name makes no URL"))?;
         Ok(Session(Arc::new(Inner {
             base,
             client: self.clone(),
-            log: log.clone(),
+            log: Arc::new(log.clone()),
             login: Login::new(credentials),
             registry: registry.clone(),
         })))
@@ -153,7 +152,7 @@ impl RegistryClient {
 /// Why a client could not be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum MakeRegistryClientError {
+pub enum MakeRegistryClientError {
     /// The certificates of authorities are no PEM.
     #[error("the certificates of the registry's authority are not PEM certificates")]
     Authorities,
@@ -171,41 +170,46 @@ pub(crate) enum MakeRegistryClientError {
 /// Every method can be dropped in the middle: what was asked for then is not done or done in part,
 /// never done wrong.
 #[derive(Clone)]
-pub(crate) struct Session(Arc<Inner>);
+pub struct Session(Arc<Inner>);
 
 struct Inner {
     base: Url,
     client: RegistryClient,
-    log: BuildLog,
+    log: Arc<dyn Log>,
     login: Login,
     registry: RegistryHost,
 }
 
 /// By what an image manifest is asked for or pushed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target<'a> {
+pub enum Target<'a> {
+    /// By its digest.
     Digest(Digest),
+    /// By a tag, which may point elsewhere at any time.
     Tag(&'a ImageTag),
 }
 
 /// An image manifest or index as the registry served it.
 #[derive(Clone, Debug)]
-pub(crate) struct FetchedManifest {
-    pub(crate) bytes: Vec<u8>,
+pub struct FetchedManifest {
+    /// Exactly as served.
+    pub bytes: Vec<u8>,
     /// Computed here.
-    pub(crate) digest: Digest,
-    pub(crate) kind: DocumentKind,
-    pub(crate) media_type: String,
+    pub digest: Digest,
+    /// Which of the two it is.
+    pub kind: DocumentKind,
+    /// The media type, in which the registry and the document agree.
+    pub media_type: String,
 }
 
 impl Session {
     /// Returns the log of the session.
-    pub(crate) fn log(&self) -> &BuildLog {
-        &self.0.log
+    pub fn log(&self) -> &dyn Log {
+        &*self.0.log
     }
 
     /// Fetches an image manifest or index of at most 4 MiB. Asked for by digest, it has it.
-    pub(crate) async fn manifest(
+    pub async fn manifest(
         &self,
         repository: &Repository,
         target: Target<'_>,
@@ -233,7 +237,7 @@ impl Session {
     }
 
     /// Pushes an image manifest whose blobs are there.
-    pub(crate) async fn push_manifest(
+    pub async fn push_manifest(
         &self,
         repository: &Repository,
         target: Target<'_>,
@@ -259,7 +263,7 @@ impl Session {
     }
 
     /// Returns the limits of the session.
-    pub(crate) fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &Limits {
         &self.0.client.0.limits
     }
 

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::Authority;
 
 /// A server with TLS whose answers a closure gives; it ends when dropped.
-pub(crate) struct Double {
+pub struct Double {
     host: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     accepting: JoinHandle<()>,
@@ -27,43 +27,43 @@ pub(crate) struct Double {
 
 /// A request that came in.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) method: Method,
+pub struct Seen {
+    pub method: Method,
     /// With its query.
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// An answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(&'static str, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Seen {
-    pub(crate) fn authorization(&self) -> Option<&str> {
+    pub fn authorization(&self) -> Option<&str> {
         self.headers.get("authorization").map(|value| value.to_str().unwrap())
     }
 
-    pub(crate) fn is(&self, method: &Method, part_of_path: &str) -> bool {
+    pub fn is(&self, method: &Method, part_of_path: &str) -> bool {
         self.method == *method && self.path.contains(part_of_path)
     }
 }
 
 impl Reply {
-    pub(crate) fn status(status: u16) -> Self {
+    pub fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
@@ -71,7 +71,7 @@ impl Reply {
 
 impl Double {
     /// Starts a server on `127.0.0.1` or `localhost`, whichever its certificate is to be for.
-    pub(crate) async fn start(
+    pub async fn start(
         host: &str,
         answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -104,26 +104,24 @@ impl Double {
     }
 
     /// Starts a registry that keeps what it is given; `fault` can answer in its place.
-    pub(crate) async fn registry(
-        fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn registry(fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Self {
         let memory = Mutex::new(Memory::default());
         let answer =
             move |seen: &Seen| fault(seen).unwrap_or_else(|| memory.lock().unwrap().answer(seen));
         Self::start("127.0.0.1", answer).await
     }
 
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.host
     }
 
     /// Returns what came in so far.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Counts the requests of this method with this in their path.
-    pub(crate) fn count(&self, method: &Method, part_of_path: &str) -> usize {
+    pub fn count(&self, method: &Method, part_of_path: &str) -> usize {
         self.seen().iter().filter(|seen| seen.is(method, part_of_path)).count()
     }
 }
@@ -156,7 +154,7 @@ async fn serve(
     response.body(Full::from(reply.body)).unwrap()
 }
 
-pub(crate) fn acceptor(host: &str) -> TlsAcceptor {
+pub fn acceptor(host: &str) -> TlsAcceptor {
     let (certificate, key) = Authority::get().identity(host);
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();

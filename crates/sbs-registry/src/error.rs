@@ -12,16 +12,30 @@ use super::address::PrivateAddress;
 /// No variant holds a credential. What a registry chose to say is cut to 120 harmless characters.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum RegistryError {
+pub enum RegistryError {
     /// The registry knows who asks and says no (403).
     #[error(
         "registry `{host}` does not permit this ({reason}); is the user allowed to use the repository?"
     )]
-    Denied { host: String, reason: Remark },
+    Denied {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What the registry said.
+        reason: Remark,
+    },
 
     /// What was served is not what its digest says.
     #[error("{what} from registry `{host}` has digest {actual}, expected {expected}")]
-    DigestMismatch { host: String, what: &'static str, expected: Digest, actual: Digest },
+    DigestMismatch {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
 
     /// A fault of ours.
     #[error("internal fault: {0}")]
@@ -29,73 +43,142 @@ pub(crate) enum RegistryError {
 
     /// A local file could not be read or written.
     #[error("cannot read or write {what} on this machine")]
-    Local { what: &'static str, source: io::Error },
+    Local {
+        /// What it is about.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
 
     /// The answer is not what the OCI distribution specification calls for.
     #[error("registry `{host}` gave an answer that makes no sense: {what}")]
-    Malformed { host: String, what: &'static str },
+    Malformed {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+    },
 
     /// The registry has no such thing.
     #[error("registry `{host}` has no such {what}")]
-    NotFound { host: String, what: &'static str },
+    NotFound {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+    },
 
     /// The registry named a token server that credentials must not go to.
     #[error(
         "registry `{host}` wants its users to log in at `{realm}`, which is not trusted; if that \
          is right, add the host to `registry.token-hosts` in the settings"
     )]
-    RealmNotAllowed { host: String, realm: Remark },
+    RealmNotAllowed {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// Where credentials should have gone.
+        realm: Remark,
+    },
 
     /// The registry sent us to a place that we do not go to.
     #[error("registry `{host}` sent us to `{target}`, which is refused: {why}")]
-    RedirectNotAllowed { host: String, target: Remark, why: &'static str },
+    RedirectNotAllowed {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// Where the registry sent us.
+        target: Remark,
+        /// Why we do not go there.
+        why: &'static str,
+    },
 
     /// The registry answered with another status than was called for.
     #[error("registry `{host}` answered with status {status} ({reason})")]
-    Rejected { host: String, status: u16, reason: Remark },
+    Rejected {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the registry said.
+        reason: Remark,
+    },
 
     /// What was served has another size than it should have.
     #[error(
         "{what} from registry `{host}` has another size than the {expected} bytes it should have"
     )]
-    SizeMismatch { host: String, what: &'static str, expected: u64 },
+    SizeMismatch {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+        /// What it should be.
+        expected: u64,
+    },
 
     /// The transfer took too long.
     #[error("the transfer to or from registry `{host}` took more than {seconds} seconds")]
-    TimeLimit { host: String, seconds: u64 },
+    TimeLimit {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// The limit.
+        seconds: u64,
+    },
 
     /// What was served, or is to be served, is larger than is accepted.
     #[error("{what} from registry `{host}` is larger than {max_bytes} bytes")]
-    TooLarge { host: String, what: &'static str, max_bytes: u64 },
+    TooLarge {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+        /// The limit.
+        max_bytes: u64,
+    },
 
     /// The registry does not accept the credentials, or wants some where there are none (401).
     #[error("registry `{host}` refused {what}")]
-    Unauthorized { host: String, what: &'static str },
+    Unauthorized {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+    },
 
     /// There is no answer.
     #[error("cannot reach registry `{host}`")]
-    Unreachable { host: String, source: TransportError },
+    Unreachable {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// The cause.
+        source: TransportError,
+    },
 
     /// The registry's certificate is not trusted.
     #[error(
         "the certificate of `{host}` is not trusted; if it stands under an authority of your own, \
          give that as `registry.ca-file` in the settings"
     )]
-    Untrusted { host: String, source: TransportError },
+    Untrusted {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// The cause.
+        source: TransportError,
+    },
 }
 
 /// A short text that a registry chose, harmless to print.
 #[derive(Clone, Eq, PartialEq)]
-pub(crate) struct Remark(String);
+pub struct Remark(String);
 
 impl Remark {
     /// Keeps 120 characters at most; whatever is not printable ASCII becomes `?`.
-    pub(crate) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         Self(text.chars().take(MAX_REMARK_CHARS).map(printable).collect())
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -118,23 +201,23 @@ impl fmt::Debug for Remark {
 /// side put into its certificate.
 #[derive(Clone, Debug, Error)]
 #[error("{0}")]
-pub(crate) struct TransportError(Remark);
+pub struct TransportError(Remark);
 
 impl TransportError {
     /// Takes a cause of our own.
-    pub(crate) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         Self(Remark::new(text))
     }
 
     /// Takes the first cause.
-    pub(crate) fn deepest(error: &(dyn Error + 'static)) -> Self {
+    pub fn deepest(error: &(dyn Error + 'static)) -> Self {
         Self::new(&deepest(error).to_string())
     }
 }
 
 impl RegistryError {
     /// Returns a stable word for programs.
-    pub(crate) fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Unauthorized { .. } => "registry_login",
             Self::Denied { .. } => "registry_denied",
@@ -152,7 +235,7 @@ impl RegistryError {
     }
 
     /// Tells whether the registry has no such thing.
-    pub(crate) fn is_not_found(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 }
@@ -212,9 +295,7 @@ impl Fault {
 
 /// Finds an error of this type among the causes, also inside of `io::Error`, whose `source` skips
 /// what it wraps.
-pub(crate) fn find_cause<'a, E: Error + 'static>(
-    error: &'a (dyn Error + 'static),
-) -> Option<&'a E> {
+pub fn find_cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<E>() {
@@ -239,6 +320,18 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 }
 
 const MAX_REMARK_CHARS: usize = 120;
+
+/// Returns an error with its causes on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,26 +12,33 @@ use thiserror::Error;
 /// Members that are not known here are kept; `urls` among them are never gone to.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    pub(crate) media_type: String,
-    pub(crate) digest: Digest,
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
     /// Bytes.
-    pub(crate) size: u64,
+    pub size: u64,
+    /// What is said of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// What it runs on, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) platform: Option<Platform>,
+    pub platform: Option<Platform>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
 
 /// What an image runs on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct Platform {
-    pub(crate) architecture: String,
-    pub(crate) os: String,
+pub struct Platform {
+    /// As in `GOARCH`.
+    pub architecture: String,
+    /// As in `GOOS`.
+    pub os: String,
+    /// The variant of the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) variant: Option<String>,
+    pub variant: Option<String>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -39,12 +46,15 @@ pub(crate) struct Platform {
 /// The manifest of an image.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ImageManifest {
+pub struct ImageManifest {
     schema_version: u32,
+    /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) media_type: Option<String>,
-    pub(crate) config: Descriptor,
-    pub(crate) layers: Vec<Descriptor>,
+    pub media_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -52,21 +62,24 @@ pub(crate) struct ImageManifest {
 /// A list of image manifests, one for each platform.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ImageIndex {
+pub struct ImageIndex {
     schema_version: u32,
-    pub(crate) manifests: Vec<Descriptor>,
+    /// The entries.
+    pub manifests: Vec<Descriptor>,
 }
 
 /// Which of the two a document is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DocumentKind {
+pub enum DocumentKind {
+    /// The manifest of one image.
     Image,
+    /// A list of manifests.
     Index,
 }
 
 impl Descriptor {
     /// Makes the descriptor of a blob.
-    pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.to_owned(),
             digest,
@@ -78,20 +91,20 @@ impl Descriptor {
     }
 
     /// Makes the descriptor of these bytes.
-    pub(crate) fn of(media_type: &str, bytes: &[u8]) -> Self {
+    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, sbs_crypto::digest(bytes), bytes.len() as u64)
     }
 }
 
 impl ImageManifest {
     /// Makes an OCI image manifest.
-    pub(crate) fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         let media_type = Some(media_type::OCI_IMAGE.to_owned());
         Self { schema_version: 2, media_type, config, layers, other: Map::new() }
     }
 
     /// Parses an image manifest, OCI or Docker.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
         let manifest: Self = serde_json::from_slice(bytes)?;
         if manifest.schema_version != 2 {
             return Err(ParseDocumentError::Version);
@@ -103,12 +116,12 @@ impl ImageManifest {
     }
 
     /// Returns the text of the document.
-    pub(crate) fn to_json(&self) -> Vec<u8> {
+    pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("the names of all members are strings")
     }
 
     /// Returns every blob that the image is made of, each once.
-    pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
+    pub fn blobs(&self) -> Vec<&Descriptor> {
         let mut blobs: Vec<&Descriptor> = Vec::new();
         for blob in std::iter::once(&self.config).chain(&self.layers) {
             if !blobs.iter().any(|seen| seen.digest == blob.digest) {
@@ -121,7 +134,7 @@ impl ImageManifest {
 
 impl ImageIndex {
     /// Parses an image index, OCI or Docker.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
         let index: Self = serde_json::from_slice(bytes)?;
         if index.schema_version != 2 {
             return Err(ParseDocumentError::Version);
@@ -135,7 +148,7 @@ impl ImageIndex {
 
 impl DocumentKind {
     /// Returns what a media type stands for; `None` for what is not accepted.
-    pub(crate) fn of(media_type: &str) -> Option<Self> {
+    pub fn of(media_type: &str) -> Option<Self> {
         match media_type {
             media_type::OCI_IMAGE | media_type::DOCKER_IMAGE => Some(Self::Image),
             media_type::OCI_INDEX | media_type::DOCKER_INDEX => Some(Self::Index),
@@ -147,14 +160,17 @@ impl DocumentKind {
 /// Why a text is not such a document.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum ParseDocumentError {
+pub enum ParseDocumentError {
     /// It is not JSON of this form.
     #[error("image manifest or index is not of the form that the OCI image specification gives")]
     Form(#[from] serde_json::Error),
 
     /// It lists too much.
     #[error("image manifest or index lists more than {max} entries")]
-    TooMany { max: usize },
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
 
     /// It is of another version.
     #[error("image manifest or index is not of schema version 2")]
@@ -162,14 +178,19 @@ pub(crate) enum ParseDocumentError {
 }
 
 /// Media types.
-pub(crate) mod media_type {
-    pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    pub(crate) const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-    pub(crate) const DOCKER_INDEX: &str =
-        "application/vnd.docker.distribution.manifest.list.v2+json";
-    pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-    pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-    pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub mod media_type {
+    /// The configuration of a Docker image.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// A Docker image manifest, version 2, schema 2.
+    pub const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A Docker manifest list.
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// The configuration of an OCI image.
+    pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// An OCI image manifest.
+    pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// An OCI image index.
+    pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 }
 
 // Engines stop at 127 layers; signature manifests have one layer for each signature.

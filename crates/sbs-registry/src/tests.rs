@@ -103,10 +103,10 @@ async fn a_wrong_password_is_told_and_not_shown() {
     for (credentials, expected) in
         [(Some(&wrong), "refused the user name or password"), (None, "refused access without")]
     {
-        let session = client().for_registry(&host, credentials, &log.log).unwrap();
+        let session = client().for_registry(&host, credentials, &log).unwrap();
         let error = push(&session, b"x").await.unwrap_err();
         assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
-        let text = format!("{} {error:?} {session:?}", crate::build::failure::chain(&error));
+        let text = format!("{} {error:?} {session:?}", chain(&error));
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("hunter2secret"), "{text}");
     }
@@ -133,7 +133,7 @@ async fn a_registry_under_an_unknown_authority_is_not_trusted() {
     let log = TestLog::new();
     let host = RegistryHost::parse(&registry.host()).unwrap();
     let client = RegistryClient::new(&RegistryTrust::default(), quick()).unwrap();
-    let session = client.for_registry(&host, Some(&credentials()), &log.log).unwrap();
+    let session = client.for_registry(&host, Some(&credentials()), &log).unwrap();
     let error = push(&session, b"x").await.unwrap_err();
     assert!(matches!(error, RegistryError::Untrusted { .. }), "{error:?}");
     assert!(error.to_string().contains("registry.ca-file"), "{error}");
@@ -260,7 +260,7 @@ async fn a_registry_that_stays_busy_ends_the_attempts() {
     let log = TestLog::new();
     let limits = Limits { longest_pause: Duration::from_millis(10), ..quick() };
     let host = RegistryHost::parse(double.host()).unwrap();
-    let session = client_with(&[], limits).for_registry(&host, None, &log.log).unwrap();
+    let session = client_with(&[], limits).for_registry(&host, None, &log).unwrap();
     let error = push(&session, b"x").await.unwrap_err();
     assert!(matches!(error, RegistryError::Rejected { status: 503, .. }), "{error:?}");
     assert_eq!(double.seen().len(), 6);
@@ -319,7 +319,7 @@ async fn a_registry_that_stands_still_is_given_up() {
     });
     let log = TestLog::new();
     let host = RegistryHost::parse(&host).unwrap();
-    let session = client_with(&[], limits).for_registry(&host, None, &log.log).unwrap();
+    let session = client_with(&[], limits).for_registry(&host, None, &log).unwrap();
     let error = push(&session, b"x").await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
     silent.abort();
@@ -372,7 +372,7 @@ async fn a_token_is_got_from_the_registry_or_a_host_in_the_settings() {
     let log = TestLog::new();
     let host = RegistryHost::parse(double.host()).unwrap();
     let client = client_with(&[tokens.host()], quick());
-    let session = client.for_registry(&host, Some(&credentials()), &log.log).unwrap();
+    let session = client.for_registry(&host, Some(&credentials()), &log).unwrap();
     push_image(&session, b"layer", "v1").await;
     let tag = ImageTag::parse("v1").unwrap();
     session.manifest(&repository(), Target::Tag(&tag)).await.unwrap();
@@ -405,7 +405,7 @@ async fn a_token_that_has_run_out_is_got_again() {
     let log = TestLog::new();
     let host = RegistryHost::parse(double.host()).unwrap();
     let client = client_with(&["localhost"], quick());
-    let session = client.for_registry(&host, Some(&credentials()), &log.log).unwrap();
+    let session = client.for_registry(&host, Some(&credentials()), &log).unwrap();
     push_image(&session, &noise(1000), "v1").await;
     assert!(tokens.seen().len() >= 4, "{}", tokens.seen().len());
 }
@@ -426,7 +426,7 @@ async fn r2_a_redirect_takes_no_credential_along() {
     let log = TestLog::new();
     let host = RegistryHost::parse(double.host()).unwrap();
     let client = client_with(&["localhost"], quick());
-    let session = client.for_registry(&host, Some(&credentials()), &log.log).unwrap();
+    let session = client.for_registry(&host, Some(&credentials()), &log).unwrap();
     assert!(session.blob(&repository(), &blob, 1 << 20).await.unwrap() == bytes);
     assert_eq!(double.seen().last().unwrap().authorization(), Some(basic().as_str()));
     assert_eq!(storage.seen().len(), 1);

@@ -19,7 +19,7 @@ impl Session {
     /// The registry checks the digest before it accepts the blob. An upload that is cut goes on
     /// from what the registry says it has; with one that cannot say (distribution 2.8 among them)
     /// the blob begins anew.
-    pub(crate) async fn push_blob(
+    pub async fn push_blob(
         &self,
         repository: &Repository,
         digest: Digest,

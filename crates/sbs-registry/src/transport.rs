@@ -349,7 +349,7 @@ impl<'a> Attempts<'a> {
             _ => return Err(fault.error),
         };
         let pause = pause(limits, self.made, after, sbs_crypto::random_bytes());
-        let text = crate::build::failure::chain(&fault.error);
+        let text = crate::error::chain(&fault.error);
         let (made, all) = (self.made, limits.attempts);
         let seconds = pause.as_secs_f32();
         self.session.0.log.warning(&format!(

@@ -23,8 +23,10 @@ use super::transport::{Attempts, Call, Sent};
 
 /// Where the bytes of a blob are that is pushed.
 #[derive(Clone, Debug)]
-pub(crate) enum BlobSource<'a> {
+pub enum BlobSource<'a> {
+    /// In memory.
     Bytes(Bytes),
+    /// In a file.
     File(&'a Path),
 }
 
@@ -57,7 +59,7 @@ impl Session {
     ///
     /// What was written before an error is not to be used. A connection that is cut is taken up
     /// where it ended.
-    pub(crate) async fn blob_to(
+    pub async fn blob_to(
         &self,
         repository: &Repository,
         blob: &Descriptor,
@@ -72,7 +74,7 @@ impl Session {
     }
 
     /// Fetches a blob of at most `max_bytes` into memory; its digest and size are checked.
-    pub(crate) async fn blob(
+    pub async fn blob(
         &self,
         repository: &Repository,
         blob: &Descriptor,
@@ -88,7 +90,7 @@ impl Session {
     }
 
     /// Tells whether the repository has a blob.
-    pub(crate) async fn has_blob(
+    pub async fn has_blob(
         &self,
         repository: &Repository,
         digest: Digest,
