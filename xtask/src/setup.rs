@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 32] = [
+const PACKAGES: [&str; 35] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -97,7 +97,9 @@ const PACKAGES: [&str; 32] = [
     "openssh-client",
     "runc",
     "util-linux",
-    // What its feature `tpm2` is built with.
+    // What OpenPGP is built with, and the feature `tpm2`.
+    "libclang-dev",
+    "libssl-dev",
     "libtss2-dev",
     "pkg-config",
     // What libFuzzer is built with.
@@ -112,6 +114,7 @@ const PACKAGES: [&str; 32] = [
     // The judges.
     "bzip2",
     "curl",
+    "gnupg",
     "hyperfine",
     "lbzip2",
     "openssl",

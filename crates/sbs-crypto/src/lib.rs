@@ -13,7 +13,8 @@
 //! - to keep a small secret at rest: [`SealingKey`];
 //! - to seal a stream: [`ChunkedKey`];
 //! - to derive keys: [`hkdf_sha256`], [`hkdf_expand_sha256`], [`hmac_sha256`];
-//! - to make and read the certificates of mutual TLS: [`pki`].
+//! - to make and read the certificates of mutual TLS: [`pki`];
+//! - to sign, verify, encrypt and decrypt OpenPGP messages: `openpgp`.
 //!
 //! ```
 //! use sbs_crypto::{ImageSigningKey, ImageVerifyingKey};
@@ -27,11 +28,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate has no features.
+//! The feature `openpgp` adds the module of that name, and with it libssl and the licence
+//! LGPL-2.0-or-later; whoever writes and verifies manifests does without.
 //!
 //! Standards: SHA-256 (FIPS 180-4), RSASSA-PKCS1-v1_5 (RFC 8017), ECDSA (FIPS 186-5), AES-GCM
 //! (SP 800-38D), HKDF (RFC 5869), HMAC (RFC 2104), PKCS#8 (RFC 5958), PEM (RFC 7468), X.509
-//! (RFC 5280).
+//! (RFC 5280), OpenPGP (RFC 9580).
 
 mod armor;
 mod chunked;
@@ -46,6 +48,8 @@ mod verify;
 
 // The public interface:
 pub mod git;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 pub mod pki;
 pub use crate::chunked::{ChunkReader, ChunkWriter, ChunkedKey, OpenChunksError};
 pub use crate::digest::{HashingReader, HashingWriter, Sha256, digest};
