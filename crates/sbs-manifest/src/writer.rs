@@ -153,7 +153,7 @@ pub struct ThinMaterials<'a, L> {
 /// Writes the inner archive of a thin manifest; returns where it went, the digest to sign, and its
 /// size in bytes.
 ///
-/// What is written depends on the materials alone. It takes about 90 MiB, and grows with the log
+/// What is written depends on the materials alone. It takes about 20 MiB, and grows with the log
 /// and the entries of the directories on the way to the Dockerfile, not with the repository.
 pub fn write_thin<W: Write, L: Read>(
     out: W,
