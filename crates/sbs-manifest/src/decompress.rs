@@ -3,6 +3,7 @@
 use std::io::{self, Cursor, Read};
 
 use crate::compress::{Excess, exceeds_ratio};
+use crate::counted::Counted;
 use crate::limits::Limits;
 use crate::stream::Streams;
 
@@ -16,7 +17,7 @@ pub(crate) struct Unpacked<R> {
 
 impl<R: Read> Unpacked<R> {
     pub(crate) fn new(archive: R, limits: &Limits) -> Self {
-        let counted = Counted { input: archive, bytes: 0, max: limits.archive_bytes };
+        let counted = Counted::new(archive, limits.archive_bytes);
         Self {
             streams: Box::new(Streams::new(counted, limits.threads)),
             limits: *limits,
@@ -49,23 +50,6 @@ impl<R: Read> Read for Unpacked<R> {
 #[doc(hidden)]
 pub fn decompressed<R: Read>(archive: R, limits: &Limits) -> impl Read + use<R> {
     Unpacked::new(archive, limits)
-}
-
-struct Counted<R> {
-    input: R,
-    bytes: u64,
-    max: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.bytes += count as u64;
-        if self.bytes > self.max {
-            return Err(io::Error::other(Excess::Archive(self.max)));
-        }
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

@@ -108,6 +108,7 @@ mod bzip2;
 mod check;
 mod codec;
 mod compress;
+mod counted;
 mod decompress;
 mod envelope;
 mod explain;

@@ -7,12 +7,13 @@ use std::io::{self, BufRead as _, BufReader, Read, Write};
 use zstd::stream::{read, write};
 
 use crate::compress::{Excess, exceeds_ratio};
+use crate::counted::Counted;
 use crate::limits::Limits;
 
 /// Compresses what is written to it to one frame, on the thread that writes. It takes about 20 MiB
 /// at the better level.
 pub(crate) struct FrameWriter<W: Write> {
-    encoder: write::Encoder<'static, CountedWriter<W>>,
+    encoder: write::Encoder<'static, Counted<W>>,
     max: Limits,
     bytes: u64,
 }
@@ -29,7 +30,7 @@ impl<W: Write> FrameWriter<W> {
     }
 
     fn new(out: W, level: i32, limits: &Limits) -> io::Result<Self> {
-        let out = CountedWriter { out, bytes: 0, max: limits.archive_bytes };
+        let out = Counted::new(out, limits.archive_bytes);
         // Half, as where bzip2 is written: a reader looks before the end, too.
         let max = Limits { ratio: limits.ratio / 2, ..*limits };
         Ok(Self { encoder: write::Encoder::new(out, level)?, max, bytes: 0 })
@@ -38,10 +39,10 @@ impl<W: Write> FrameWriter<W> {
     /// Ends the frame.
     pub(crate) fn finish(self) -> io::Result<W> {
         let counted = self.encoder.finish()?;
-        if exceeds_ratio(self.bytes, counted.bytes, &self.max) {
+        if exceeds_ratio(self.bytes, counted.bytes(), &self.max) {
             return Err(io::Error::other(Excess::Ratio(self.max.ratio)));
         }
-        Ok(counted.out)
+        Ok(counted.into_inner())
     }
 }
 
@@ -58,38 +59,17 @@ impl<W: Write> Write for FrameWriter<W> {
     }
 }
 
-struct CountedWriter<W> {
-    out: W,
-    bytes: u64,
-    max: u64,
-}
-
-impl<W: Write> Write for CountedWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.bytes += count as u64;
-        if self.bytes > self.max {
-            return Err(io::Error::other(Excess::Archive(self.max)));
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// Decompresses one frame and fails once it costs more than the limits allow, or where something
 /// follows the frame. It takes at most 9 MiB.
 pub(crate) struct FrameReader<R> {
-    decoder: read::Decoder<'static, BufReader<CountedReader<R>>>,
+    decoder: read::Decoder<'static, BufReader<Counted<R>>>,
     limits: Limits,
     bytes: u64,
 }
 
 impl<R: Read> FrameReader<R> {
     pub(crate) fn new(archive: R, limits: &Limits) -> io::Result<Self> {
-        let counted = CountedReader { input: archive, bytes: 0, max: limits.archive_bytes };
+        let counted = Counted::new(archive, limits.archive_bytes);
         let mut decoder = read::Decoder::new(counted)?.single_frame();
         decoder.window_log_max(MAX_WINDOW_LOG)?;
         Ok(Self { decoder, limits: *limits, bytes: 0 })
@@ -107,26 +87,9 @@ impl<R: Read> Read for FrameReader<R> {
         if self.bytes > self.limits.unpacked_bytes {
             return Err(io::Error::other(Excess::Unpacked(self.limits.unpacked_bytes)));
         }
-        let packed = self.decoder.get_ref().get_ref().bytes;
+        let packed = self.decoder.get_ref().get_ref().bytes();
         if exceeds_ratio(self.bytes, packed, &self.limits) {
             return Err(io::Error::other(Excess::Ratio(self.limits.ratio)));
-        }
-        Ok(count)
-    }
-}
-
-struct CountedReader<R> {
-    input: R,
-    bytes: u64,
-    max: u64,
-}
-
-impl<R: Read> Read for CountedReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.bytes += count as u64;
-        if self.bytes > self.max {
-            return Err(io::Error::other(Excess::Archive(self.max)));
         }
         Ok(count)
     }
