@@ -56,6 +56,12 @@ fn a_storage_that_is_down_fails_no_build_and_a_restart_brings_what_waits() -> Re
     assert_eq!((&waits["state"], &waits["bucket"]), (&json!("pending"), &json!(Storage::BUCKET)));
     assert!(reason.contains("cannot reach `127.0.0.1`"), "{reason}");
     assert_eq!(storage.objects()?, Vec::<String>::new());
+    let told = json!({ "state": "pending", "attempts": 1, "reason": reason });
+    assert_eq!(listed_upload(&world)?, told);
+    let table = world.sbs.run(&["list"])?;
+    assert!(table.stdout.trim_end().ends_with("pending (1 in vain)"), "{}", table.text());
+    let warning = format!("warning: 1 manifest is not in its bucket; build 00000001: {reason}\n");
+    assert_eq!((table.code, &*table.stderr), (0, &*warning));
     shown_nowhere(&world, &storage)?;
 
     world.server.terminate()?;
@@ -64,6 +70,10 @@ fn a_storage_that_is_down_fails_no_build_and_a_restart_brings_what_waits() -> Re
     world.start_server_again()?;
     let done = wait_for_upload(&world, "done")?;
     assert_eq!(done, json!({ "state": "done", "bucket": Storage::BUCKET, "attempts": 1 }));
+    assert_eq!(listed_upload(&world)?, json!({ "state": "done", "attempts": 1 }));
+    let table = world.sbs.run(&["list"])?;
+    assert!(table.stdout.trim_end().ends_with("done (1 in vain)"), "{}", table.text());
+    assert_eq!(table.stderr, "");
     let (name, manifest) = world.api()?.manifest()?;
     assert!(storage.object(&format!("{name}.sig.tbz"))? == Some(manifest));
     assert!(storage.object(&format!("{name}.thin.sig.tar.zst"))?.is_some());
@@ -172,10 +182,17 @@ fn upload(world: &World) -> Result<Value> {
     Ok(journal.get_mut("upload").context("the journal has no upload")?.take())
 }
 
-/// Checks that the secret of the storage is in no log and in no journal.
+/// Returns what `sbs list` says, to programs, of the upload of the newest build.
+fn listed_upload(world: &World) -> Result<Value> {
+    let listed: Value = serde_json::from_str(&world.sbs.ok(&["--format", "json", "list"])?)?;
+    listed.pointer("/builds/0/upload").cloned().context("the build has no upload")
+}
+
+/// Checks that the secret of the storage is in no log, in no journal and in no list.
 fn shown_nowhere(world: &World, storage: &Storage) -> Result<()> {
     let journal = fs::read_to_string(world.server.data_directory().join(JOURNAL))?;
-    for text in [world.server.log_text(), world.api()?.log()?, journal] {
+    let list = world.api()?.call("GET", "/v2/images/default/builds")?.text();
+    for text in [world.server.log_text(), world.api()?.log()?, journal, list] {
         assert!(!text.is_empty() && !text.contains(&storage.secret), "{text}");
     }
     Ok(())

@@ -212,6 +212,48 @@ pub struct Build {
     /// The thin manifest, if it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thin_manifest: Option<StoredFile>,
+    /// The way of its manifest into a bucket; absent where it is to go into none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
+}
+
+/// How the upload of a manifest into a bucket goes.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Upload {
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// Why the last attempt was in vain. It holds no credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How far it is.
+    pub state: UploadState,
+}
+
+/// How far an upload is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// The manifest is in the bucket.
+    Done,
+    /// It was given up; a change of the image definition has it tried again.
+    Failed,
+    /// It will be tried, or tried again.
+    Pending,
+    /// A word that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl UploadState {
+    /// Returns the word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Pending => "pending",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// How far a build is.
@@ -316,9 +358,10 @@ mod tests {
             started_at: Some("2026-01-02T03:04:05Z".to_owned()),
             status: "success".to_owned(),
             thin_manifest: None,
+            upload: Some(Upload { attempts: 1, reason: None, state: UploadState::Pending }),
         };
         let json = format!(
-            r#"{{"id":"00000002","manifest":{{"digest":"sha256:{}","size":7}},"phase":"succeeded","started_at":"2026-01-02T03:04:05Z","status":"success"}}"#,
+            r#"{{"id":"00000002","manifest":{{"digest":"sha256:{}","size":7}},"phase":"succeeded","started_at":"2026-01-02T03:04:05Z","status":"success","upload":{{"attempts":1,"state":"pending"}}}}"#,
             "0a".repeat(32)
         );
         assert_eq!(serde_json::to_string(&build).unwrap(), json);
@@ -329,12 +372,16 @@ mod tests {
     fn what_is_new_is_read_and_what_is_wrong_is_not() {
         let build = r#"{"id":"1","phase":"paused","status":"x","new":[1]}"#;
         assert_eq!(serde_json::from_str::<Build>(build).unwrap().phase, BuildPhase::Unknown);
+        let upload = r#"{"attempts":0,"state":"paused","new":1}"#;
+        let upload = serde_json::from_str::<Upload>(upload).unwrap();
+        assert_eq!(upload.state, UploadState::Unknown);
         for build in [
             r#"{"id":"../1","phase":"failed","status":"x"}"#,
             r#"{"id":"1","phase":"failed","status":"x","build_name":"../x"}"#,
             r#"{"id":"1","phase":"failed","status":"x","image":"\u001b"}"#,
             r#"{"id":"1","phase":"failed","status":"x","manifest":{"digest":"sha256:0","size":1}}"#,
             r#"{"id":"1","phase":"failed","status":"x","manifest":{"digest":"","size":-1}}"#,
+            r#"{"id":"1","phase":"failed","status":"x","upload":{"attempts":-1,"state":"done"}}"#,
         ] {
             serde_json::from_str::<Build>(build).unwrap_err();
         }

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use sbs_client::{CallError, Client, Shown};
-use sbs_proto::v2::{Build, PAGE_BUILDS};
+use sbs_proto::v2::{Build, PAGE_BUILDS, UploadState};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -13,7 +13,27 @@ use crate::error::CommandError;
 /// Prints the newest builds, newest first.
 pub(crate) async fn print(context: &Context<'_>, limit: usize) -> Result<(), CommandError> {
     let builds = fetch(&context.client()?, limit).await?;
+    if let Some(text) = outside(&builds) {
+        context.ui.warning(text);
+    }
     context.ui.result(table(&builds), json!({"builds": builds}))
+}
+
+/// Says which manifests are not where they should be, and why the newest of them is not.
+fn outside(builds: &[Build]) -> Option<String> {
+    let tried = |build: &&Build| {
+        let upload = build.upload.as_ref();
+        upload.is_some_and(|upload| upload.state != UploadState::Done && upload.reason.is_some())
+    };
+    let newest = builds.iter().find(tried)?;
+    let reason = newest.upload.as_ref().and_then(|upload| upload.reason.as_deref())?;
+    let (count, reason) = (builds.iter().filter(tried).count(), Shown::short(reason, REASON));
+    let what = if count == 1 {
+        "1 manifest is not in its bucket".to_owned()
+    } else {
+        format!("{count} manifests are not in their bucket")
+    };
+    Some(format!("{what}; build {}: {reason}", newest.id))
 }
 
 async fn fetch(client: &Client, limit: usize) -> Result<Vec<Build>, CallError> {
@@ -38,9 +58,15 @@ async fn fetch(client: &Client, limit: usize) -> Result<Vec<Build>, CallError> {
 
 /// Returns the builds as lines whose columns stand below each other.
 fn table(builds: &[Build]) -> String {
-    let head = ["ID", "STARTED (UTC)", "STATUS", "IMAGE TAG", "DIGEST"].map(str::to_owned);
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(builds.iter().map(row)).collect();
-    let mut widths = [0; 5];
+    let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
+    rows.extend(builds.iter().map(row));
+    if builds.iter().all(|build| build.upload.is_none()) {
+        // Where nothing goes into a bucket, the last column would be empty.
+        for row in &mut rows {
+            row.truncate(HEAD.len() - 1);
+        }
+    }
+    let mut widths = [0; HEAD.len()];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -57,7 +83,7 @@ fn table(builds: &[Build]) -> String {
     text.trim_end().to_owned()
 }
 
-fn row(build: &Build) -> [String; 5] {
+fn row(build: &Build) -> Vec<String> {
     let started = build.started_at.as_deref();
     let started = started.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let form = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
@@ -71,9 +97,17 @@ fn row(build: &Build) -> [String; 5] {
     let digest = build.image.as_ref().and_then(sbs_proto::ImageReference::digest);
     let digest = digest.map(|digest| digest.to_string().chars().take(SHORT_DIGEST).collect());
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    [build.id.to_string(), or_none(started), status, or_none(tag), or_none(digest)]
+    let upload = build.upload.as_ref().map(|upload| match upload.attempts {
+        0 => upload.state.as_str().to_owned(),
+        failed => format!("{} ({failed} in vain)", upload.state.as_str()),
+    });
+    let cells = [or_none(started), status, or_none(tag), or_none(digest), or_none(upload)];
+    std::iter::once(build.id.to_string()).chain(cells).collect()
 }
 
+const HEAD: [&str; 6] = ["ID", "STARTED (UTC)", "STATUS", "IMAGE TAG", "DIGEST", "UPLOAD"];
+/// Characters of the reason why a manifest is not in its bucket.
+const REASON: usize = 600;
 /// `sha256:` and as many digits as git shows of a commit in a busy repository.
 const SHORT_DIGEST: usize = 7 + 12;
 
@@ -98,5 +132,35 @@ ID        STARTED (UTC)        STATUS               IMAGE TAG   DIGEST
 00000001  -                    failed (eng\\x1bine)  -           -";
         assert_eq!(table(&builds), expected);
         assert_eq!(table(&[]), "ID  STARTED (UTC)  STATUS  IMAGE TAG  DIGEST");
+        assert_eq!(outside(&builds), None);
+    }
+
+    #[test]
+    fn uploads_are_shown_where_there_are_any() {
+        let build = |id: &str, upload: serde_json::Value| {
+            let json = json!({"id": id, "phase": "succeeded", "status": "success",
+                "upload": upload});
+            serde_json::from_value::<Build>(json).unwrap()
+        };
+        let builds = [
+            build("5", json!(null)),
+            build("4", json!({"attempts": 0, "state": "pending"})),
+            build("3", json!({"attempts": 2, "state": "pending", "reason": "no \u{1b}[2J way"})),
+            build("2", json!({"attempts": 175, "state": "failed", "reason": "another"})),
+            build("1", json!({"attempts": 1, "state": "done"})),
+        ];
+        let expected = "\
+ID  STARTED (UTC)  STATUS     IMAGE TAG  DIGEST  UPLOAD
+5   -              succeeded  -          -       -
+4   -              succeeded  -          -       pending
+3   -              succeeded  -          -       pending (2 in vain)
+2   -              succeeded  -          -       failed (175 in vain)
+1   -              succeeded  -          -       done (1 in vain)";
+        assert_eq!(table(&builds), expected);
+        let expected = "2 manifests are not in their bucket; build 3: no \\x1b[2J way";
+        assert_eq!(outside(&builds).as_deref(), Some(expected));
+        let expected = "1 manifest is not in its bucket; build 2: another";
+        assert_eq!(outside(&builds[3..]).as_deref(), Some(expected));
+        assert_eq!(outside(&builds[4..]), None);
     }
 }

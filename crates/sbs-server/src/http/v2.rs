@@ -7,6 +7,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use sbs_proto::v2::{
     self, Build, BuildId, BuildPage, BuildPhase, FileKind, Info, Limits, PAGE_BUILDS, Selector,
+    Upload,
 };
 use sbs_proto::{DefinitionName, ImageReference, ImageTag};
 use url::form_urlencoded;
@@ -14,6 +15,7 @@ use url::form_urlencoded;
 use crate::core::Core;
 use crate::core::builds::{Journal, Phase};
 use crate::core::error::ReadError;
+use crate::core::upload::UploadState;
 use crate::http::error::ApiError;
 use crate::http::file;
 use crate::limits;
@@ -115,6 +117,15 @@ fn told(journal: &Journal) -> Option<Build> {
         started_at: journal.started_at.clone(),
         status: journal.status.status.to_string(),
         thin_manifest: journal.manifests.thin_manifest,
+        upload: journal.upload.as_ref().map(|upload| Upload {
+            attempts: upload.attempts,
+            reason: upload.reason.clone(),
+            state: match upload.state {
+                UploadState::Done => v2::UploadState::Done,
+                UploadState::Failed => v2::UploadState::Failed,
+                UploadState::Pending => v2::UploadState::Pending,
+            },
+        }),
     })
 }
 
