@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use sbs_tests::World;
+use serde_json::{Value, json};
 
 #[test]
 fn the_memory_of_a_running_server_is_not_dumped_and_not_swapped() -> Result<()> {
@@ -27,5 +28,18 @@ fn the_memory_of_a_running_server_is_not_dumped_and_not_swapped() -> Result<()> 
 
     let log = world.server.log_text();
     assert!(log.contains("for development") && log.contains("provider=\"file\""), "{log}");
+    Ok(())
+}
+
+#[test]
+fn k8_a_root_secret_for_development_is_told_to_clients() -> Result<()> {
+    let world = World::start()?;
+    let told = world.sbs.run(&["--format", "json", "info"])?;
+    assert_eq!(told.code, 0, "{}", told.text());
+    assert!(told.stderr.contains("as for development (file)"), "{}", told.stderr);
+    let info: Value = serde_json::from_str(&told.stdout)?;
+    let expected = json!({ "provider": "file", "development": true });
+    assert_eq!(info["root_secret"], expected, "{info}");
+    assert_eq!(world.api()?.call("GET", "/v2/info")?.json()?["root_secret"], expected);
     Ok(())
 }

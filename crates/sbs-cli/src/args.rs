@@ -224,8 +224,12 @@ pub(crate) enum Command {
         thin: Option<PathBuf>,
     },
 
-    /// Print the version of this program
+    /// Print what the server is and can do, and how its root secret is kept
     #[command(display_order = 18)]
+    Info,
+
+    /// Print the version of this program
+    #[command(display_order = 19)]
     Version,
 }
 

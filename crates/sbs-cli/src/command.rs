@@ -2,6 +2,7 @@ mod build;
 mod certificate;
 mod drill;
 mod image;
+mod info;
 mod list;
 mod log;
 mod manifest;
@@ -123,6 +124,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             drill::run(context, &drill).await
         }
         Command::Status => image::status(context).await,
+        Command::Info => info::print(context).await,
         Command::Clean => image::clean(context).await,
         Command::GetDigest => image::digest(context).await,
         Command::Build { follow, wait } => {

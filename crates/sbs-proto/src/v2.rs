@@ -14,7 +14,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{BuildName, DefinitionName, Digest, ImageReference, ImageTag, ParseNameError};
+use crate::{
+    BuildName, DefinitionName, Digest, ImageReference, ImageTag, ParseNameError, StateLabel,
+};
 
 /// What the server is and can do.
 pub const INFO: &str = "/v2/info";
@@ -157,8 +159,20 @@ pub struct Info {
     pub features: Vec<String>,
     /// What the server takes and sends at most.
     pub limits: Limits,
+    /// What the server's keys are sealed under; absent where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_secret: Option<RootSecret>,
     /// The version of the server's program.
     pub server_version: String,
+}
+
+/// What is told of a server's root secret: what the server says of itself, and no proof.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RootSecret {
+    /// Whether it is kept in a way that is for development only.
+    pub development: bool,
+    /// Who keeps it, such as `tpm2`.
+    pub provider: StateLabel,
 }
 
 /// What a server takes and sends at most.
@@ -366,6 +380,27 @@ mod tests {
         );
         assert_eq!(serde_json::to_string(&build).unwrap(), json);
         assert_eq!(serde_json::from_str::<Build>(&json).unwrap(), build);
+    }
+
+    #[test]
+    fn golden_info() {
+        let provider = StateLabel::parse("tpm2").unwrap();
+        let info = Info {
+            api: 2,
+            features: vec!["builds".to_owned()],
+            limits: Limits { page_builds: 3, request_body_bytes: 4, v1_manifest_bytes: 5 },
+            root_secret: Some(RootSecret { development: false, provider }),
+            server_version: "6".to_owned(),
+        };
+        let json = r#"{"api":2,"features":["builds"],"limits":{"page_builds":3,"request_body_bytes":4,"v1_manifest_bytes":5},"root_secret":{"development":false,"provider":"tpm2"},"server_version":"6"}"#;
+        assert_eq!(serde_json::to_string(&info).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Info>(json).unwrap(), info);
+        // A server of before does not say; what it says must be said whole.
+        let without = json.replace(r#""root_secret":{"development":false,"provider":"tpm2"},"#, "");
+        assert_eq!(serde_json::from_str::<Info>(&without).unwrap().root_secret, None);
+        for (of, to) in [("\"development\":false,", ""), ("tpm2", "\\u001b")] {
+            serde_json::from_str::<Info>(&json.replace(of, to)).unwrap_err();
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::core::state::Sealing;
 use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
 use crate::reseal::{ResealError, reseal_all};
-use crate::root_secret::{self, OpenRootSecretError, Provider};
+use crate::root_secret::{self, OpenRootSecretError};
 use crate::storage::{MakeStorageClientError, OpenStorage, StorageClient, StorageLimits};
 use crate::store::{OpenStoreError, Store, replace_file};
 use crate::tls::{self, MakeTlsError, Pinning, Tls};
@@ -114,7 +114,7 @@ fn tell_of(ring: &KeyRing) {
     let current = ring.current();
     let (kid, provider, portability) = (ring.current_kid(), current.name(), current.portability());
     tracing::info!(%kid, provider, %portability, "root secret");
-    if provider == Provider::File.name() {
+    if root_secret::is_for_development(current) {
         tracing::warn!(
             "the root secret is a file, which is for development: whoever reads it and the data \
              directory has the keys"

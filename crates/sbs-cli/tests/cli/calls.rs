@@ -53,6 +53,39 @@ fn a_refusal_is_exit_1_with_the_servers_reason_made_safe() {
 }
 
 #[test]
+fn k8_a_root_secret_for_development_is_warned_of() {
+    let info = |root_secret: Value| {
+        json!({
+            "api": 2, "server_version": "1\u{1b}[31m", "features": ["state", "x"], "more": 1,
+            "limits": {"page_builds": 3, "request_body_bytes": 4, "v1_manifest_bytes": 5},
+            "root_secret": root_secret,
+        })
+    };
+    for (told, text, warned) in [
+        (json!({"provider": "file", "development": true}), "file (for development)", true),
+        (json!({"provider": "tpm2", "development": false}), "tpm2", false),
+        (Value::Null, "not told", false),
+    ] {
+        let served = Served::fixed(&[("GET /v2/info", OK, info(told.clone()))]);
+        let run = served.place.good(&["info"]);
+        let expected = format!(
+            "server_version: 1\\x1b[31m\napi: 2\nfeatures: state, x\nroot_secret: {text}\n\
+             page_builds: 3\nrequest_body_bytes: 4\nv1_manifest_bytes: 5\n"
+        );
+        assert_eq!(run.stdout, expected);
+        let warning = "warning: the server keeps its root secret as for development (file)";
+        assert_eq!(run.stderr.starts_with(warning), warned, "{run:?}");
+        let run = served.place.good(&["--quiet", "--format", "json", "info"]);
+        assert_eq!(run.json().get("root_secret").cloned().unwrap_or_default(), told);
+        assert_eq!(run.stderr.starts_with(warning), warned, "{run:?}");
+    }
+    let served = Served::fixed(&[("GET /v2/info", 404, json!({"status": "no"}))]);
+    let run = served.place.sbs(&["info"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("does not have a description of itself"), "{run:?}");
+}
+
+#[test]
 fn results_are_text_or_json() {
     let digest = format!("docker.io/ns/app@sha256:{}", "0a".repeat(32));
     let served = Served::fixed(&[

@@ -5,7 +5,7 @@ use std::io::{self, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use sbs_proto::v2::{FileKind, Selector, StoredFile};
+use sbs_proto::v2::{FileKind, RootSecret, Selector, StoredFile};
 use sbs_proto::{DefinitionName, Digest, ManifestName};
 
 use crate::core::Core;
@@ -27,6 +27,11 @@ pub(crate) struct OpenedFile {
 }
 
 impl Core {
+    /// Returns what is told of the root secret.
+    pub(crate) fn root_secret(&self) -> RootSecret {
+        self.0.sealing.root_secret()
+    }
+
     /// Returns the builds of an image definition, newest first.
     pub(crate) fn builds(
         &self,

@@ -39,7 +39,7 @@ pub(crate) fn router(core: Core) -> Router {
     router.method_not_allowed_fallback(|| async { ApiError::method_not_allowed() }).with_state(core)
 }
 
-async fn info() -> Json<Info> {
+async fn info(State(core): State<Core>) -> Json<Info> {
     Json(Info {
         api: 2,
         features: FEATURES.map(str::to_owned).to_vec(),
@@ -48,6 +48,7 @@ async fn info() -> Json<Info> {
             request_body_bytes: limits::REQUEST_BODY as u64,
             v1_manifest_bytes: limits::V1_MANIFEST,
         },
+        root_secret: Some(core.root_secret()),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

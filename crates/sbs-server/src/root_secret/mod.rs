@@ -36,6 +36,13 @@ pub(crate) fn open(
     Ok(KeyRing::new(Box::new(current), previous)?)
 }
 
+/// Tells whether the secret is kept in a way that is for development only, as every one is that is
+/// not named here.
+pub(crate) fn is_for_development(provider: &dyn RootSecretProvider) -> bool {
+    let for_production = [Provider::Systemd, Provider::Tpm2];
+    !for_production.iter().any(|known| known.name() == provider.name())
+}
+
 fn open_one(
     settings: &RootSecretSettings,
     credentials: Option<&Path>,

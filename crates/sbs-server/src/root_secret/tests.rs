@@ -35,6 +35,8 @@ pub(super) fn conforms(known: &Subject, other: &Subject) {
     let (first, again) = (known.open().unwrap(), known.open().unwrap());
     assert_eq!(first.current().name(), name);
     assert_eq!(first.current().portability(), known.portability);
+    let development = known.settings.provider == Provider::File;
+    assert_eq!(is_for_development(first.current()), development, "{name}");
     for label in ["a", "b", "sbs.state/v1 at rest"] {
         assert_eq!(first.current().prf(label).unwrap(), expected.prf(label), "{name}");
         assert_eq!(again.current().prf(label).unwrap(), expected.prf(label), "{name}");

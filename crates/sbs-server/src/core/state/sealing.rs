@@ -1,11 +1,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use sbs_proto::v2::RootSecret;
 use sbs_proto::{Digest, StateLabel};
 use sbs_state::{
     AtRest, CaBinding, CounterError, ImportPolicy, KeyRing, MonotonicCounter, PrfError, ServerShare,
 };
 use thiserror::Error;
+
+use crate::root_secret::is_for_development;
 
 /// What this server seals with, and what it holds a state image against: made of its root secrets,
 /// which are not needed any more afterwards.
@@ -14,6 +17,7 @@ pub(crate) struct Sealing {
     ca_binding: CaBinding,
     client_ca_sha256: Digest,
     counter: Option<Arc<dyn MonotonicCounter>>,
+    is_for_development: bool,
     provider: StateLabel,
     /// The share of the current root secret, and those of the previous ones.
     shares: Vec<ServerShare>,
@@ -34,6 +38,7 @@ impl Sealing {
             ca_binding,
             client_ca_sha256,
             counter: ring.current().counter(),
+            is_for_development: is_for_development(ring.current()),
             provider: provider.expect("the name of a provider is a word"),
             shares: shares.collect::<Result<_, _>>()?,
         })
@@ -55,6 +60,11 @@ impl Sealing {
 
     pub(super) fn provider(&self) -> &StateLabel {
         &self.provider
+    }
+
+    /// Returns what is told of the root secret that is sealed under.
+    pub(in crate::core) fn root_secret(&self) -> RootSecret {
+        RootSecret { development: self.is_for_development, provider: self.provider.clone() }
     }
 
     /// Returns the epoch after `epoch`, which is also above the counter.
