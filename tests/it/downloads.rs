@@ -3,18 +3,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sbs_crypto::{digest, random_bytes};
-use sbs_tests::{CuttingProxy, Outcome, World, outcome, program};
+use sbs_tests::{CuttingProxy, Outcome, TlsStream, World, outcome, program};
 use serde_json::{Value, json};
 
 const BUILDS: &str = "/v2/images/default/builds";
@@ -419,12 +414,12 @@ fn a_build_that_is_removed_is_still_sent_to_its_end() -> Result<()> {
 fn two_hundred_slow_readers_cost_little() -> Result<()> {
     let stored = Stored::new(32)?;
     let world = &stored.world;
-    let before = resident(world)?;
+    let before = world.server.memory("VmRSS")?;
     let mut readers = Vec::new();
     for _ in 0..200 {
         readers.push(SlowReader::begin(world)?);
     }
-    let each = resident(world)?.saturating_sub(before) / 200;
+    let each = world.server.memory("VmRSS")?.saturating_sub(before) / 200;
     assert!(each < 1 << 20, "{each} bytes each");
     // Others are not held up, and who reads slowly gets everything.
     assert_eq!(ask(world, "/v2/info", &[])?.0, 200);
@@ -435,41 +430,15 @@ fn two_hundred_slow_readers_cost_little() -> Result<()> {
     Ok(())
 }
 
-/// The bytes of memory that the server's process holds.
-fn resident(world: &World) -> Result<u64> {
-    let id = world.server.process_id().context("the server runs")?;
-    // The program runs under setpriv, which becomes it.
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 =
-        line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
-    Ok(kib * 1024)
-}
-
 /// Somebody who has asked for a manifest, has read the head of the answer, and reads no further.
 struct SlowReader {
     body: Vec<u8>,
-    stream: StreamOwned<ClientConnection, TcpStream>,
+    stream: TlsStream,
 }
 
 impl SlowReader {
     fn begin(world: &World) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        let authority = world.sbs.certificate_file("client-ca.pem")?;
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
-        let identity = world.sbs.identity()?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(identity.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(identity.as_bytes())?,
-            )?;
-        let name = ServerName::try_from("localhost")?;
-        let connection = ClientConnection::new(Arc::new(config), name)?;
-        let socket = TcpStream::connect(("127.0.0.1", world.server.port()))?;
-        let mut stream = StreamOwned::new(connection, socket);
+        let mut stream = world.connect()?;
         write!(
             stream,
             "GET {BUILDS}/latest/manifest HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -13,5 +13,6 @@ mod parts;
 mod secrets;
 mod state;
 mod state_cli;
+mod uploads;
 mod whole_path;
 mod wire;

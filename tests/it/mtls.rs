@@ -2,13 +2,9 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sbs_tests::{Api, Authority, Http, World};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -123,26 +119,11 @@ fn a_slow_handshake_stops_nobody() -> Result<()> {
 #[test]
 fn t6_a_connection_that_asks_nothing_is_closed() -> Result<()> {
     let world = World::start()?;
-    let identity = world.sbs.identity()?;
-    let mut roots = RootCertStore::empty();
-    let trusted = world.sbs.certificate_file("client-ca.pem")?;
-    roots.add(CertificateDer::from_pem_slice(trusted.as_bytes())?)?;
-    let chain = CertificateDer::pem_slice_iter(identity.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(identity.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?;
-    let config = Arc::new(config);
     let mut open = Vec::new();
     // From the second on these could be the beginning of either version of HTTP.
     for begin in ["", "P", "PRI * HTTP/2.0", "GET /image HTTP/1.1\r\nHost:"] {
-        let name = ServerName::try_from("localhost")?;
-        let connection = ClientConnection::new(Arc::clone(&config), name)?;
-        let socket = TcpStream::connect(("127.0.0.1", world.server.port()))?;
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
-        let mut stream = StreamOwned::new(connection, socket);
+        let mut stream = world.connect()?;
+        stream.sock.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
         stream.conn.complete_io(&mut stream.sock)?;
         stream.write_all(begin.as_bytes())?;
         open.push((begin, stream));

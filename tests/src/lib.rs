@@ -47,5 +47,5 @@ pub use crate::repository::{COMMIT_TIME, Repository, Submodule};
 pub use crate::sbs::Sbs;
 pub use crate::server::{ServerSetup, TestServer, built};
 pub use crate::ssh_git::SshGit;
-pub use crate::tls::{Authority, Leaf};
+pub use crate::tls::{Authority, Leaf, TlsStream};
 pub use crate::world::World;

@@ -132,6 +132,18 @@ impl TestServer {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Returns a number of bytes that `/proc` tells of the server's process: `VmRSS` is the memory that
+    /// it holds, `VmHWM` the most that it ever held.
+    pub fn memory(&self, field: &str) -> Result<u64> {
+        let id = self.process_id().context("the server does not run")?;
+        // The program runs under setpriv, which becomes it.
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(name, _)| *name == field).context("no such field")?;
+        let kib = value.split_whitespace().next().context("an empty field")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
     /// Returns the number of the server's process.
     pub fn process_id(&self) -> Option<u32> {
         self.daemon.as_ref().map(Daemon::id)

@@ -1,8 +1,15 @@
+use std::net::TcpStream;
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use time::{Duration, OffsetDateTime};
 
 /// A certificate authority of the tests' own.
@@ -84,6 +91,23 @@ impl Authority {
         let certificate = parameters.signed_by(&key, &self.issuer)?.pem();
         Ok(Leaf { certificate, key: key.serialize_pem() })
     }
+}
+
+/// A connection that a test writes to and reads from itself.
+pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+/// Connects to a server at this port of loopback; `authority` and `identity` are PEM.
+pub(crate) fn connect(port: u16, authority: &str, identity: &str) -> Result<TlsStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+    let chain = CertificateDer::pem_slice_iter(identity.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.as_bytes())?;
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?;
+    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
+    Ok(StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port))?))
 }
 
 fn named(name: &str) -> CertificateParams {

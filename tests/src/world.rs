@@ -3,7 +3,8 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::{Api, Parts, Repository, Sbs, ServerSetup, Status, TestServer};
+use crate::tls::connect;
+use crate::{Api, Parts, Repository, Sbs, ServerSetup, Status, TestServer, TlsStream};
 
 /// Everything: the parts, a server that knows them, and a command line that is configured for it.
 ///
@@ -129,6 +130,12 @@ impl World {
     pub fn api(&self) -> Result<Api> {
         let authority = self.sbs.certificate_file("client-ca.pem")?;
         Api::new(self.server.port(), &authority, Some(&self.sbs.identity()?))
+    }
+
+    /// Connects to the server with the client certificate, for what no client would send.
+    pub fn connect(&self) -> Result<TlsStream> {
+        let authority = self.sbs.certificate_file("client-ca.pem")?;
+        connect(self.server.port(), &authority, &self.sbs.identity()?)
     }
 
     /// Initialises the server and builds once, which must succeed.

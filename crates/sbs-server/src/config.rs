@@ -89,10 +89,11 @@ pub(crate) struct StorageSettings {
     pub(crate) danger_allow_http: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct StateSettings {
     pub(crate) accept_other_client_ca: bool,
+    pub(crate) receive_limit_seconds: u64,
 }
 
 impl Default for Settings {
@@ -135,6 +136,19 @@ impl Default for GitSettings {
             max_mib: 10 * 1024,
             max_files: 1_000_000,
         }
+    }
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        // 140 kB/s for the largest.
+        Self { accept_other_client_ca: false, receive_limit_seconds: 2 * 60 }
+    }
+}
+
+impl StateSettings {
+    pub(crate) fn receive_limit(&self) -> Duration {
+        Duration::from_secs(self.receive_limit_seconds)
     }
 }
 

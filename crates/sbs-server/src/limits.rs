@@ -14,9 +14,6 @@ pub(crate) const STATE_FILE: u64 = 11 * 1024 * 1024;
 /// Bytes of a request body with a state image in it, in base64 for v1. One is read at a time.
 pub(crate) const STATE_BODY: usize = 16 * 1024 * 1024;
 
-/// How long a request body with a state image may take: 140 kB/s for the largest.
-pub(crate) const STATE_BODY_TIME: Duration = Duration::from_mins(2);
-
 /// Bytes of the builds in a state image. The record may have 8 MiB, the sum of all less than 10.
 pub(crate) const STATE_BUILDS: usize = 6 * 1024 * 1024;
 

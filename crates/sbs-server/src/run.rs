@@ -59,6 +59,7 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     }
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
+    let receive_limit = settings.state.receive_limit();
     let storages = StorageClient::from_settings(&settings.storage, StorageLimits::default())?;
     let storages: Arc<dyn OpenStorage> = Arc::new(storages);
     let environment = Environment::prepare(settings, &store, clock).await?;
@@ -77,8 +78,8 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let pauses = UploadPauses::default();
     let uploader = Uploader::new(core.clone(), Arc::clone(&storages), pauses, stop.clone());
     let uploads = tokio::spawn(uploader.run());
-    let server =
-        tokio::spawn(tls::serve(listener, tls, http::router(core.clone(), storages), stop.clone()));
+    let router = http::router(core.clone(), storages, receive_limit);
+    let server = tokio::spawn(tls::serve(listener, tls, router, stop.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -13,8 +13,8 @@ pub(crate) async fn object(body: Body) -> Result<Members, ReadBodyError> {
 }
 
 /// Reads a body that must be an object, with a state image in it.
-pub(crate) async fn state_object(body: Body) -> Result<Members, ReadBodyError> {
-    Ok(Members::parse(&read(body, STATE).await?)?)
+pub(crate) async fn state_object(body: Body, time: Duration) -> Result<Members, ReadBodyError> {
+    Ok(Members::parse(&read(body, Limits { bytes: limits::STATE_BODY, time }).await?)?)
 }
 
 /// Reads a body that may be absent or the original's `""`.
@@ -25,7 +25,7 @@ pub(crate) async fn optional_object(body: Body) -> Result<Members, ReadBodyError
 async fn read(body: Body, limits: Limits) -> Result<bytes::Bytes, ReadBodyError> {
     let collected = Limited::new(body, limits.bytes).collect();
     match tokio::time::timeout(limits.time, collected).await {
-        Err(_elapsed) => Err(ReadBodyError::Slow { seconds: limits.time.as_secs() }),
+        Err(_elapsed) => Err(ReadBodyError::slow(limits.time)),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             Err(ReadBodyError::TooLarge { max_bytes: limits.bytes })
@@ -42,17 +42,16 @@ struct Limits {
 }
 
 const SMALL: Limits = Limits { bytes: limits::REQUEST_BODY, time: limits::REQUEST_BODY_TIME };
-const STATE: Limits = Limits { bytes: limits::STATE_BODY, time: limits::STATE_BODY_TIME };
 
 impl ReadBodyError {
-    /// A body with a state image came too slowly.
-    pub(crate) fn slow_state() -> Self {
-        Self::Slow { seconds: STATE.time.as_secs() }
+    /// A body took longer than this.
+    pub(crate) fn slow(time: Duration) -> Self {
+        Self::Slow { seconds: time.as_secs() }
     }
 
     /// A state image is too large.
     pub(crate) fn large_state() -> Self {
-        Self::TooLarge { max_bytes: STATE.bytes }
+        Self::TooLarge { max_bytes: limits::STATE_BODY }
     }
 }
 

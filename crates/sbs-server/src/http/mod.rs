@@ -9,6 +9,7 @@ mod v1;
 mod v2;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -20,9 +21,13 @@ use crate::http::error::Told;
 use crate::storage::OpenStorage;
 use crate::tls::AuthenticatedPeer;
 
-/// Returns every route of the server.
-pub(crate) fn router(core: Core, storages: Arc<dyn OpenStorage>) -> Router {
-    let state = state::router(core.clone(), storages);
+/// Returns every route of the server. A state image may take `receive_limit` to come.
+pub(crate) fn router(
+    core: Core,
+    storages: Arc<dyn OpenStorage>,
+    receive_limit: Duration,
+) -> Router {
+    let state = state::router(core.clone(), storages, receive_limit);
     v1::router(core.clone()).merge(v2::router(core)).merge(state).layer(from_fn(log_request))
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Seek as _, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
@@ -32,13 +33,20 @@ type Answer<T> = Result<T, ApiError>;
 #[derive(Clone, Debug)]
 struct StateRoutes {
     core: Core,
+    /// How long a state image may take to come.
+    receive_limit: Duration,
     /// Held while a state image is received: it may be in memory some times over.
     receiving: Arc<Semaphore>,
     storages: Arc<dyn OpenStorage>,
 }
 
-pub(crate) fn router(core: Core, storages: Arc<dyn OpenStorage>) -> Router {
-    let routes = StateRoutes { core, receiving: Arc::new(Semaphore::new(1)), storages };
+pub(crate) fn router(
+    core: Core,
+    storages: Arc<dyn OpenStorage>,
+    receive_limit: Duration,
+) -> Router {
+    let receiving = Arc::new(Semaphore::new(1));
+    let routes = StateRoutes { core, receive_limit, receiving, storages };
     Router::new()
         .route(route::STATE_IMAGE, get(export).post(import))
         .route(v2::STATE, get(export_file).post(import_file))
@@ -69,9 +77,9 @@ async fn import(
     State(routes): State<StateRoutes>,
     request_body: Body,
 ) -> Answer<Json<StatusReply>> {
-    let StateRoutes { core, receiving, storages } = routes;
+    let StateRoutes { core, receive_limit, receiving, storages } = routes;
     let _alone = alone(&receiving)?;
-    let mut members = body::state_object(request_body).await?;
+    let mut members = body::state_object(request_body, receive_limit).await?;
     let request = StateImportRequest::from_members(&mut members)?;
     drop(members);
     let (name, secret) = (the_definition(), &request.secret);
@@ -107,11 +115,11 @@ async fn import_file(
     State(routes): State<StateRoutes>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Answer<Json<StateImportReply>> {
-    let StateRoutes { core, receiving, .. } = routes;
+    let StateRoutes { core, receive_limit, receiving, .. } = routes;
     let _alone = alone(&receiving)?;
     let form = form.map_err(|_| refused("the body is no form (multipart/form-data)"))?;
-    let received = tokio::time::timeout(limits::STATE_BODY_TIME, receive(form, &core)).await;
-    let received = received.map_err(|_elapsed| body::ReadBodyError::slow_state())??;
+    let received = tokio::time::timeout(receive_limit, receive(form, &core)).await;
+    let received = received.map_err(|_elapsed| body::ReadBodyError::slow(receive_limit))??;
     let Received { min_epoch, secret, state } = received;
     let imported = core.import_state(&the_definition(), &secret, min_epoch, state).await?;
     let (definition, epoch) = (imported.definition, imported.epoch);
