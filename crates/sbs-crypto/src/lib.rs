@@ -9,11 +9,12 @@
 //! - to hash: [`digest`], [`Sha256`], [`HashingReader`], [`HashingWriter`];
 //! - to sign and verify build manifests: [`ManifestSigningKey`], [`ManifestVerifyingKey`];
 //! - to sign and verify images: [`ImageSigningKey`], [`ImageVerifyingKey`];
+//! - to sign and verify image trust data: [`TrustSigningKey`], [`TrustVerifyingKey`];
 //! - to compute the ids of git objects: [`git`];
 //! - to keep a small secret at rest: [`SealingKey`];
 //! - to seal a stream: [`ChunkedKey`];
 //! - to derive keys: [`hkdf_sha256`], [`hkdf_expand_sha256`], [`hmac_sha256`];
-//! - to make and read the certificates of mutual TLS: [`pki`];
+//! - to make and read the certificates of mutual TLS, and those of image trust data: [`pki`];
 //! - to sign, verify, encrypt and decrypt OpenPGP messages: `openpgp`.
 //!
 //! ```
@@ -31,9 +32,9 @@
 //! The feature `openpgp` adds the module of that name, and with it libssl and the licence
 //! LGPL-2.0-or-later; whoever writes and verifies manifests does without.
 //!
-//! Standards: SHA-256 (FIPS 180-4), RSASSA-PKCS1-v1_5 (RFC 8017), ECDSA (FIPS 186-5), AES-GCM
-//! (SP 800-38D), HKDF (RFC 5869), HMAC (RFC 2104), PKCS#8 (RFC 5958), PEM (RFC 7468), X.509
-//! (RFC 5280), OpenPGP (RFC 9580).
+//! Standards: SHA-256 (FIPS 180-4), RSASSA-PKCS1-v1_5 and RSASSA-PSS (RFC 8017), ECDSA (FIPS
+//! 186-5), Ed25519 (RFC 8032), AES-GCM (SP 800-38D), HKDF (RFC 5869), HMAC (RFC 2104), PKCS#8
+//! (RFC 5958), PEM (RFC 7468), X.509 (RFC 5280), OpenPGP (RFC 9580).
 
 mod armor;
 mod chunked;
@@ -44,6 +45,7 @@ mod openssl;
 mod random;
 mod seal;
 mod sign;
+mod trust;
 mod verify;
 
 // The public interface:
@@ -57,6 +59,7 @@ pub use crate::kdf::{hkdf_expand_sha256, hkdf_sha256, hmac_sha256};
 pub use crate::random::{fill_random, random_bytes};
 pub use crate::seal::{OpenError, SealError, SealingKey};
 pub use crate::sign::{GenerateKeyError, ImageSigningKey, ManifestSigningKey, SignError};
+pub use crate::trust::{TrustSigningKey, TrustVerifyingKey};
 pub use crate::verify::{
     ImageVerifyingKey, ManifestVerifyingKey, ParseKeyError, SignatureInvalid, SignatureValid,
 };

@@ -9,16 +9,21 @@
 //! - serial numbers have 128 random bits;
 //! - a host that is an IP address becomes an IP address in the certificate, as TLS wants it.
 //!
+//! Beside them, the self-signed certificates that image trust data names its root keys by:
+//! [`CodeSigningCertificate`].
+//!
 //! A certificate is valid from five minutes before it is made, so that a peer whose clock is a
 //! little behind accepts it at once. A certificate never outlives its authority.
 
 mod authority;
+mod code_signing;
 mod describe;
 mod host;
 mod key;
 
 // The public interface:
 pub use self::authority::{CertificateAuthority, IssueError, Issued, LoadError};
+pub use self::code_signing::{CodeSigningCertificate, ParseCodeSigningError};
 pub use self::describe::{CertificateInfo, DescribeError, describe};
 
 #[cfg(test)]

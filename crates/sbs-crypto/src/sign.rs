@@ -117,7 +117,7 @@ pub struct GenerateKeyError;
 #[error("the cryptographic library cannot sign")]
 pub struct SignError;
 
-fn check_frame(der: &[u8]) -> Result<(), ParseKeyError> {
+pub(crate) fn check_frame(der: &[u8]) -> Result<(), ParseKeyError> {
     if der.len() > MAX_PKCS8_BYTES {
         return Err(ParseKeyError::TooLong);
     }

@@ -128,9 +128,9 @@ pub enum ParseKeyError {
 #[error("the signature does not verify with this key")]
 pub struct SignatureInvalid;
 
-/// What both kinds of key have in common.
+/// What all kinds of key have in common.
 #[derive(Clone)]
-struct PublicKey {
+pub(crate) struct PublicKey {
     spki: Vec<u8>,
     parsed: ParsedPublicKey,
 }
@@ -141,16 +141,28 @@ impl PublicKey {
         text: &str,
     ) -> Result<Self, ParseKeyError> {
         let der = armor::decode_one(LABEL, text).ok_or(ParseKeyError::NotPem)?;
-        let key = Self::parse(algorithm, &der)?;
+        Self::from_spki(algorithm, &der)
+    }
+
+    /// Takes a DER `SubjectPublicKeyInfo` and no other encoding.
+    pub(crate) fn from_spki(
+        algorithm: &'static dyn VerificationAlgorithm,
+        der: &[u8],
+    ) -> Result<Self, ParseKeyError> {
+        let key = Self::parse(algorithm, der)?;
         // The library also takes other encodings (PKCS#1, a bare point, BER). One key has one
         // text here, so that texts can be compared and hashed.
-        if key.spki != *der {
+        if key.spki != der {
             return Err(ParseKeyError::NotSupported);
         }
         Ok(key)
     }
 
-    fn parse(
+    pub(crate) fn as_spki_der(&self) -> &[u8] {
+        &self.spki
+    }
+
+    pub(crate) fn parse(
         algorithm: &'static dyn VerificationAlgorithm,
         der: &[u8],
     ) -> Result<Self, ParseKeyError> {
@@ -165,7 +177,11 @@ impl PublicKey {
         armor::encode(LABEL, &self.spki).to_string()
     }
 
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<SignatureValid, SignatureInvalid> {
+    pub(crate) fn verify(
+        &self,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<SignatureValid, SignatureInvalid> {
         self.parsed.verify_sig(message, signature).map_err(|_| SignatureInvalid)?;
         Ok(SignatureValid(()))
     }

@@ -292,7 +292,7 @@ fn distinguished_name(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn validity(
+pub(super) fn validity(
     now: OffsetDateTime,
     lifetime: Duration,
 ) -> Result<(OffsetDateTime, OffsetDateTime), IssueError> {
@@ -306,7 +306,7 @@ fn validity(
     Ok((not_before, not_after))
 }
 
-fn random_serial() -> SerialNumber {
+pub(super) fn random_serial() -> SerialNumber {
     SerialNumber::from_slice(&random_bytes::<16>())
 }
 
