@@ -87,7 +87,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 35] = [
+const PACKAGES: [&str; 36] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -108,6 +108,7 @@ const PACKAGES: [&str; 35] = [
     "apache2-utils",
     "busybox-static",
     "docker-registry",
+    "notary",
     "openssh-server",
     "swtpm",
     "swtpm-tools",

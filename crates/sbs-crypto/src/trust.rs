@@ -91,6 +91,11 @@ impl TrustVerifyingKey {
         self.0.as_spki_der()
     }
 
+    /// Returns the PEM text, as `openssl pkey -pubout` writes it.
+    pub fn to_pem(&self) -> String {
+        self.0.to_pem()
+    }
+
     /// Verifies a signature of `message`, which is hashed here.
     pub fn verify(
         &self,

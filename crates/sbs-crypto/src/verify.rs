@@ -173,7 +173,7 @@ impl PublicKey {
         Ok(Self { spki: spki.as_ref().to_vec(), parsed })
     }
 
-    fn to_pem(&self) -> String {
+    pub(crate) fn to_pem(&self) -> String {
         armor::encode(LABEL, &self.spki).to_string()
     }
 

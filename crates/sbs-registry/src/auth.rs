@@ -153,7 +153,8 @@ impl Session {
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &format!("repository:{}:{actions}", scope.repository));
+        let (prefix, repository) = (&self.0.scope_prefix, scope.repository);
+        query.append_pair("scope", &format!("repository:{prefix}{repository}:{actions}"));
         drop(query);
         Ok(url)
     }

@@ -11,6 +11,7 @@ mod blob;
 mod document;
 mod error;
 mod log;
+pub mod notary;
 mod push;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -145,6 +146,7 @@ impl RegistryClient {
             log: Arc::new(log.clone()),
             login: Login::new(credentials),
             registry: registry.clone(),
+            scope_prefix: String::new(),
         })))
     }
 }
@@ -178,6 +180,8 @@ struct Inner {
     log: Arc<dyn Log>,
     login: Login,
     registry: RegistryHost,
+    /// What stands before a repository's name in the scope of a token.
+    scope_prefix: String,
 }
 
 /// By what an image manifest is asked for or pushed.

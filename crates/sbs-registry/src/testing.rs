@@ -13,6 +13,7 @@
 )]
 
 pub mod double;
+pub mod notary;
 pub mod real;
 
 use std::path::Path;

@@ -16,6 +16,7 @@ use super::address::is_public;
 use super::auth::Scope;
 use super::blob::BlobSource;
 use super::error::{Fault, RegistryError, Remark, Retry, TransportError};
+use super::notary::DOCKER_HUB_NOTARY;
 use super::{Limits, Session};
 
 /// A request in a form that can be sent more than once.
@@ -215,7 +216,9 @@ impl Session {
     pub(super) fn is_trusted(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
-        let docker_hub = self.0.registry.is_docker_hub() && with_port == DOCKER_HUB_TOKEN_HOST;
+        let registry = &self.0.registry;
+        let docker_hub = (registry.is_docker_hub() || registry.as_str() == DOCKER_HUB_NOTARY)
+            && with_port == DOCKER_HUB_TOKEN_HOST;
         let named = |trusted: &String| trusted == host || *trusted == with_port;
         Some(host) == self.0.base.host_str()
             || docker_hub

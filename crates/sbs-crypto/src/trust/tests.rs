@@ -54,6 +54,7 @@ fn verifies_what_openssl_signed_with_ecdsa() {
     openssl.run("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem").unwrap();
     openssl.run("dgst -sha256 -sign key.pem -out signature message").unwrap();
     let key = TrustVerifyingKey::ecdsa_p256(&public(&openssl)).unwrap();
+    assert_eq!(openssl.run("pkey -in key.pem -pubout").unwrap(), key.to_pem());
     let _proof = key.verify(MESSAGE, &raw(&openssl, "signature")).unwrap();
     // The form of certificates is not that of trust data.
     assert_eq!(key.verify(MESSAGE, &openssl.read("signature")).unwrap_err(), SignatureInvalid);

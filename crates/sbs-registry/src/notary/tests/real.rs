@@ -1,0 +1,213 @@
+//! Against Debian's notary-server, with the `notary` client as judge.
+
+use futures_util::future::join_all;
+
+use super::super::KeyId;
+use super::super::keys::NotaryKeys;
+use super::super::publish::{Change, Publication, PublishError, Published, publish};
+use super::*;
+use crate::testing::notary::RealNotary;
+
+const GUN: &str = "127.0.0.1:5000/team/app";
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+fn keys() -> NotaryKeys {
+    NotaryKeys::generate(&gun_of(GUN), now()).unwrap()
+}
+
+async fn sign(
+    server: &RealNotary,
+    keys: &NotaryKeys,
+    name: &str,
+    image: &str,
+    foreign_root: Option<&RootPin>,
+) -> Result<Published, PublishError> {
+    let (digest, size, tag) = (digest(image), image.len() as u64, &tag(name));
+    let publication = Publication { tag, digest, size, keys, foreign_root, remembered: None };
+    publish(&session(&server.host(), &gun_of(GUN)), publication, now()).await
+}
+
+async fn judge(server: &RealNotary, name: &str, pin: &RootPin) -> Verdict {
+    let trust = Trust { pin, remembered: None };
+    verify(&session(&server.host(), &gun_of(GUN)), &tag(name), trust, now()).await.unwrap()
+}
+
+fn line(name: &str, image: &str, role: &str) -> String {
+    format!("{name} {} {} {role}", digest(image).to_hex(), image.len())
+}
+
+#[tokio::test]
+async fn the_real_client_sees_what_was_signed() {
+    let server = RealNotary::start().await;
+    let keys = keys();
+    let first = sign(&server, &keys, "v1", "image one", None).await.unwrap();
+    assert_eq!(first.change, Change::Created);
+    assert_eq!(first.target.root_keys(), [keys.root_key_id()]);
+    let second = sign(&server, &keys, "v2", "image two", None).await.unwrap();
+    assert_eq!(second.change, Change::Updated);
+    let again = sign(&server, &keys, "v2", "image two", None).await.unwrap();
+    assert_eq!(again.change, Change::Unchanged);
+    // The tag moves.
+    sign(&server, &keys, "v1", "image three", None).await.unwrap();
+
+    let client = server.client();
+    let expected = [line("v1", "image three", "targets"), line("v2", "image two", "targets")];
+    assert_eq!(client.list(GUN), expected);
+    let found = client.run(&["lookup", GUN, "v2"]).unwrap();
+    assert_eq!(found.trim(), format!("v2 sha256:{} 9", digest("image two").to_hex()));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("image");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "image two").unwrap();
+    client.run(&["verify", GUN, "v2", "-q", "-i", file]).unwrap();
+    client.run(&["verify", GUN, "v1", "-q", "-i", file]).unwrap_err();
+
+    // A client that remembers follows, too, and one that was never there sees the same.
+    sign(&server, &keys, "v4", "image four", None).await.unwrap();
+    assert_eq!(client.list(GUN), server.client().list(GUN));
+    assert_eq!(client.list(GUN).len(), 3);
+}
+
+#[tokio::test]
+async fn what_the_real_client_signed_is_verified() {
+    let server = RealNotary::start().await;
+    let client = server.client();
+    let verdict = judge(&server, "v1", &RootPin::FirstUse).await;
+    assert!(matches!(verdict, Verdict::Absent(Absence::Repository)), "{verdict:?}");
+    client.create(GUN);
+    client.add(GUN, "v1", &digest("image one").to_hex(), 9, &[]);
+    let target = signed(judge(&server, "v1", &RootPin::FirstUse).await);
+    assert_eq!((target.digest(), target.size()), (digest("image one"), 9));
+    let verdict = judge(&server, "v2", &RootPin::FirstUse).await;
+    assert!(matches!(verdict, Verdict::Absent(Absence::Tag(_))), "{verdict:?}");
+
+    // Its root key is known to the client by the id outside of the certificate.
+    let [id] = target.root_keys() else { panic!("{target:?}") };
+    signed(judge(&server, "v1", &RootPin::Key(*id)).await);
+    let keys = client.run(&["key", "list"]).unwrap();
+    let root = keys.lines().find(|line| line.starts_with("root")).unwrap();
+    let plain = root.split_whitespace().find_map(KeyId::parse).unwrap();
+    assert_ne!(plain, *id);
+    signed(judge(&server, "v1", &RootPin::Key(plain)).await);
+}
+
+#[tokio::test]
+async fn a_root_that_the_real_client_rotates_is_followed() {
+    let server = RealNotary::start().await;
+    let client = server.client();
+    client.create(GUN);
+    client.add(GUN, "v1", &digest("image one").to_hex(), 9, &[]);
+    let before = signed(judge(&server, "v1", &RootPin::FirstUse).await);
+    for role in ["root", "targets", "root"] {
+        client.confirm(&["key", "rotate", GUN, role]).unwrap();
+    }
+    let trust = Trust { pin: &RootPin::FirstUse, remembered: Some(before.remembered()) };
+    let session = session(&server.host(), &gun_of(GUN));
+    let after = signed(verify(&session, &tag("v1"), trust, now()).await.unwrap());
+    let version =
+        |target: &super::super::SignedTarget| target.remembered().version(TrustRole::Root);
+    assert!(version(&after) >= version(&before).map(|version| version + 3), "{after:?}");
+}
+
+#[tokio::test]
+async fn what_others_signed_stays() {
+    let server = RealNotary::start().await;
+    let keys = keys();
+    sign(&server, &keys, "v1", "image one", None).await.unwrap();
+    let record: Value = serde_json::from_slice(&keys.to_record()).unwrap();
+    let client = server.client();
+    // The owner's keys in the hands of the real client.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key.pem");
+    let body = record["targets"].as_str().unwrap();
+    std::fs::write(
+        &file,
+        format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    client.run(&["key", "import", file, "--role", "targets", "--gun", GUN]).unwrap();
+    // A name that servers write in another way than it is signed.
+    client.add(GUN, "a<b>&é", &digest("image two").to_hex(), 9, &[]);
+    sign(&server, &keys, "v3", "image three", None).await.unwrap();
+    let expected = [
+        line("a<b>&é", "image two", "targets"),
+        line("v1", "image one", "targets"),
+        line("v3", "image three", "targets"),
+    ];
+    assert_eq!(server.client().list(GUN), expected);
+}
+
+#[tokio::test]
+async fn publishers_at_the_same_time_all_succeed() {
+    let server = RealNotary::start().await;
+    let keys = keys();
+    let names = ["a", "b", "c", "d"];
+    // The first ones of all: one of them makes the repository.
+    let done = join_all(names.map(|name| sign(&server, &keys, name, name, None))).await;
+    let changes: Vec<_> = done.into_iter().map(|done| done.unwrap().change).collect();
+    assert_eq!(changes.iter().filter(|change| **change == Change::Created).count(), 1);
+    assert_eq!(server.client().list(GUN), names.map(|name| line(name, name, "targets")));
+}
+
+#[tokio::test]
+async fn a_repository_of_somebody_else_is_signed_where_its_owner_lets_us() {
+    let server = RealNotary::start().await;
+    let owner = server.client();
+    owner.create(GUN);
+    owner.add(GUN, "theirs", &digest("theirs").to_hex(), 6, &[]);
+    let keys = keys();
+    let result = sign(&server, &keys, "ours", "ours", None).await;
+    assert!(matches!(result, Err(PublishError::Stranded { .. })), "{result:?}");
+    let target = signed(judge(&server, "theirs", &RootPin::FirstUse).await);
+    let pin = RootPin::Key(target.root_keys()[0]);
+    let result = sign(&server, &keys, "ours", "ours", Some(&pin)).await;
+    assert!(matches!(result, Err(PublishError::NotASigner { .. })), "{result:?}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key.pem");
+    std::fs::write(&file, keys.targets_public_pem()).unwrap();
+    let file = file.to_str().unwrap();
+    let add = ["delegation", "add", GUN, "targets/releases", file, "--all-paths", "-p"];
+    owner.run(&add).unwrap();
+    for name in ["ours", "ours-too"] {
+        let done = sign(&server, &keys, name, name, Some(&pin)).await.unwrap();
+        assert_eq!((done.change, done.target.role()), (Change::Updated, TrustRole::Releases));
+    }
+    let expected = [
+        line("ours", "ours", "targets/releases"),
+        line("ours-too", "ours-too", "targets/releases"),
+        line("theirs", "theirs", "targets"),
+    ];
+    assert_eq!(server.client().list(GUN), expected);
+    let result = sign(&server, &keys, "ours", "ours", Some(&keys.pin())).await;
+    assert!(matches!(result, Err(PublishError::Invalid(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn asks_for_tokens_as_the_real_server_wants_them() {
+    let tokens =
+        Double::start("127.0.0.1", |_| Reply::status(200).body("{\"token\":\"none\"}")).await;
+    let server = RealNotary::start_with_tokens(&format!("https://{}/token", tokens.host())).await;
+    let result = sign(&server, &keys(), "v1", "image one", None).await;
+    // The token is none that the server believes.
+    assert!(
+        matches!(result, Err(PublishError::Registry(RegistryError::Unauthorized { .. }))),
+        "{result:?}"
+    );
+    let double = tokens.seen();
+    let asked = |actions: &str| {
+        let scope = format!(
+            "service=the+notary&scope=repository%3A127.0.0.1%3A5000%2Fteam%2Fapp%3A{actions}"
+        );
+        double.iter().any(|seen| seen.path.ends_with(&scope))
+    };
+    assert!(asked("pull"), "{double:?}");
+    let wanted = server.challenge(&format!("/v2/{GUN}/_trust/tuf/timestamp.key")).await;
+    assert!(wanted.contains(&format!("scope=\"repository:{GUN}:push,pull\"")), "{wanted}");
+    let wanted = server.challenge(&format!("/v2/{GUN}/_trust/tuf/root.json")).await;
+    assert!(wanted.contains(&format!("scope=\"repository:{GUN}:pull\"")), "{wanted}");
+}
