@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use sbs_proto::v2::BuildId;
-use sbs_proto::{BucketName, BuildName, LogName, StateImageName};
+use sbs_proto::{BucketName, BuildName, KeyRole, LogName, StateImageName};
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
@@ -145,6 +146,62 @@ pub(crate) enum Command {
     #[command(display_order = 12)]
     GetDigest,
 
+    /// Save the public key that the image is checked with, in the form that contracts want it
+    #[command(display_order = 12)]
+    GetSignedImagePublickey,
+
+    /// Save all that relying parties need to check the image: keys, policies, commands
+    #[command(display_order = 12)]
+    GetTrust {
+        /// Write into this directory instead of one named after the image
+        #[arg(long, value_name = "DIRECTORY")]
+        output: Option<PathBuf>,
+
+        /// Replace the files of an earlier time
+        #[arg(long)]
+        overwrite: bool,
+    },
+
+    /// Make a new signing key; the one before it signs beside it until it is retired
+    #[command(display_order = 12)]
+    RotateKey {
+        /// What the key is for
+        #[arg(value_parser = key_role())]
+        role: KeyRole,
+
+        /// End the rotation: the key before the present one is removed for good
+        #[arg(long)]
+        retire: bool,
+    },
+
+    /// Save the registration definition of the classic runtime, encrypted and signed
+    #[command(display_order = 12)]
+    GetConfigJson {
+        /// Put this address into the user id of a vendor key that is made
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+
+        /// Add the run-time secrets that ISV_SECRET in the configuration holds
+        #[arg(long)]
+        isv_secrets: bool,
+
+        /// Put this name into the user id of a vendor key that is made
+        #[arg(long, value_name = "NAME", default_value = "secure-build")]
+        key_id: String,
+
+        /// Encrypt to the OpenPGP certificate in this file instead of the runtime's own
+        #[arg(long, value_name = "FILE")]
+        recipient: Option<PathBuf>,
+
+        /// Sign with the OpenPGP secret key in this file, which has no passphrase
+        #[arg(long, value_name = "FILE")]
+        vendor_key: Option<PathBuf>,
+    },
+
+    /// Save the registration definition of the classic runtime as Python, in clear
+    #[command(display_order = 12)]
+    GetConfigPython,
+
     /// List the builds that the server keeps, newest first
     #[command(display_order = 13)]
     List {
@@ -231,6 +288,12 @@ pub(crate) enum Command {
     /// Print the version of this program
     #[command(display_order = 19)]
     Version,
+}
+
+/// Reads a role by its word, and shows all of them in the help.
+fn key_role() -> impl TypedValueParser<Value = KeyRole> {
+    let words = KeyRole::ALL.map(KeyRole::as_str);
+    PossibleValuesParser::new(words).map(|word| KeyRole::parse(&word).unwrap_or(KeyRole::Image))
 }
 
 /// What to do with a state image in a file.

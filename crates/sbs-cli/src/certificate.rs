@@ -142,6 +142,12 @@ impl Certificates {
         Ok(self.in_directory("sbsRuntime_Type"))
     }
 
+    /// Returns the file of the OpenPGP key that signs registration definitions.
+    pub(crate) fn vendor_key_file(&self) -> Result<PathBuf, WriteFileError> {
+        file::make_directory(&self.directory)?;
+        Ok(self.in_directory("vendor-key.pgp"))
+    }
+
     /// Tells whether every client file is there; an error names those that are not if some are.
     fn find_client_set(&self) -> Result<bool, CertificateError> {
         // With a certificate and a CA of the user's own nothing else is needed.

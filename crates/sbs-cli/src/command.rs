@@ -6,8 +6,10 @@ mod info;
 mod list;
 mod log;
 mod manifest;
+mod registration;
 mod rotate;
 mod state;
+mod trust;
 mod verify;
 
 use std::path::PathBuf;
@@ -158,6 +160,23 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         Command::GetPublickey { build_name } => {
             manifest::fetch_key(context, build_name.as_ref()).await
         }
+        Command::GetSignedImagePublickey => trust::save_image_key(context).await,
+        Command::GetTrust { output, overwrite } => {
+            let existing = if *overwrite { Existing::Replace } else { Existing::Keep };
+            trust::save(context, output.as_deref(), existing).await
+        }
+        Command::RotateKey { role, retire } => trust::rotate(context, *role, *retire).await,
+        Command::GetConfigJson { email, isv_secrets, key_id, recipient, vendor_key } => {
+            let sealing = registration::Sealing {
+                email: email.as_deref(),
+                key_id,
+                recipient: recipient.as_deref(),
+                secrets: *isv_secrets,
+                vendor_key: vendor_key.as_deref(),
+            };
+            registration::save_json(context, &sealing).await
+        }
+        Command::GetConfigPython => registration::save_python(context).await,
         Command::CreateClientCert
         | Command::CreateServerCert
         | Command::InstanceEnv

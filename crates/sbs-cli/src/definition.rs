@@ -31,9 +31,19 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
     members.insert(key::BUILD_IMAGE_TAG, config.text(IMAGE_TAG)?.unwrap_or_default());
     let git_key = config.path(GITHUB_KEY_FILE)?.map(read_git_key).transpose()?;
     members.insert(key::GITHUB_KEY, git_key.as_deref().map_or("", String::as_str));
-    let base_key = config.path(ICR_BASE_REPO_PUBLIC_KEY)?;
-    let base_key = base_key.map(|path| file::read_text(&path, PEM_BYTES)).transpose()?;
-    members.insert(key::BASE_REPO_PUBLIC_KEY, base_key.unwrap_or_default());
+    let text = |key| -> Result<Option<String>, MakeMembersError> {
+        let path = config.path(key)?;
+        Ok(path.map(|path| file::read_text(&path, PEM_BYTES)).transpose()?)
+    };
+    members.insert(key::BASE_REPO_PUBLIC_KEY, text(ICR_BASE_REPO_PUBLIC_KEY)?.unwrap_or_default());
+    for (file, key) in [
+        (BASE_COSIGN_PUBLIC_KEY_FILE, key::BASE_COSIGN_PUBLIC_KEY),
+        (DOCKER_CONTENT_TRUST_BASE_ROOT_FILE, key::DOCKER_CONTENT_TRUST_BASE_ROOT),
+    ] {
+        if let Some(text) = text(file)? {
+            members.insert(key, text);
+        }
+    }
     check_missing(config, &members)?;
     Definition::parse(&members)?;
     parse_state_secret(&members)?;
@@ -120,13 +130,16 @@ pub(crate) enum MakeMembersError {
     RepoId,
 }
 
+/// Keys of this client alone: the original knows neither way of trust.
+const BASE_COSIGN_PUBLIC_KEY_FILE: &str = "BASE_COSIGN_PUBLIC_KEY_FILE";
+const DOCKER_CONTENT_TRUST_BASE_ROOT_FILE: &str = "DOCKER_CONTENT_TRUST_BASE_ROOT_FILE";
 const GITHUB_KEY_FILE: &str = "GITHUB_KEY_FILE";
 const ICR_BASE_REPO_PUBLIC_KEY: &str = "ICR_BASE_REPO_PUBLIC_KEY";
 const IMAGE_TAG: &str = "IMAGE_TAG";
 const REPO_ID: &str = "REPO_ID";
 
 /// Keys that stay on this machine; some are the original's and have no effect here.
-const LOCAL: [&str; 34] = [
+const LOCAL: [&str; 36] = [
     HOSTNAME,
     CICD_PORT,
     CONTAINER_NAME,
@@ -135,6 +148,8 @@ const LOCAL: [&str; 34] = [
     STATE_MIN_EPOCH,
     IMAGE_TAG,
     GITHUB_KEY_FILE,
+    BASE_COSIGN_PUBLIC_KEY_FILE,
+    DOCKER_CONTENT_TRUST_BASE_ROOT_FILE,
     ICR_BASE_REPO_PUBLIC_KEY,
     "CLIENT_CRT_KEY",
     "CAPATH",

@@ -4,8 +4,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Response, StatusCode};
 use sbs_proto::v2::{self, Build, BuildId, BuildPage, Info, Selector};
 use sbs_proto::{
-    BuildName, BuildSelector, BuildStatus, DefinitionName, ImageReference, LogName, LogReply,
-    Members, PublicKeyReply, StatusReply, route,
+    BuildName, BuildSelector, BuildStatus, DefinitionName, ImageReference, KeyRole, LogName,
+    LogReply, Members, PublicKeyReply, Registration, SecretText, StatusReply, TRUST_SCHEMA,
+    TrustBundle, route,
 };
 use serde_json::Value;
 use url::Url;
@@ -105,6 +106,43 @@ impl Client {
         ImageReference::parse(&reply).ok().filter(|image| image.digest().is_some()).ok_or(
             CallError::UnexpectedReply { what: "it is not an image reference with a digest" },
         )
+    }
+
+    /// Asks for what a runtime is told of the image, with the credentials for pulling it.
+    pub async fn registration(&self) -> Result<Registration, CallError> {
+        body::parse_object(&self.short(Method::GET, route::CONFIG_JSON, NOTHING.to_owned()).await?)
+    }
+
+    /// Asks for the same as a text of Python. It holds the credentials for pulling.
+    pub async fn registration_python(&self) -> Result<SecretText, CallError> {
+        let reply = self.short(Method::GET, route::CONFIG_PYTHON, NOTHING.to_owned()).await?;
+        let text = String::from_utf8(reply);
+        let not_text = |_| CallError::UnexpectedReply { what: "it is not text" };
+        text.map(SecretText::new).map_err(not_text)
+    }
+
+    /// Asks for what relying parties need to check the images: every public key.
+    pub async fn trust(&self) -> Result<TrustBundle, CallError> {
+        if self.info().await?.is_none() {
+            return Err(CallError::Unavailable { what: "the keys of its images" });
+        }
+        let route = v2::trust(&DefinitionName::default_name());
+        trust_bundle(&self.read_v2(&route, None).await?)
+    }
+
+    /// Makes a new key for a role; the one before it signs beside it until it is retired.
+    pub async fn rotate_key(&self, role: KeyRole) -> Result<TrustBundle, CallError> {
+        self.change_key(Method::POST, role).await
+    }
+
+    /// Ends the rotation of a role: the key before the present one is gone for good.
+    pub async fn retire_key(&self, role: KeyRole) -> Result<TrustBundle, CallError> {
+        self.change_key(Method::DELETE, role).await
+    }
+
+    async fn change_key(&self, method: Method, role: KeyRole) -> Result<TrustBundle, CallError> {
+        let route = v2::rotation(&DefinitionName::default_name(), role);
+        trust_bundle(&self.short(method, &route, NOTHING.to_owned()).await?)
     }
 
     /// Asks what the server is and can do; `None` if it speaks v1 alone, as the original does.
@@ -316,6 +354,14 @@ pub(crate) fn accepted(reply: &[u8]) -> Result<StatusReply, CallError> {
     }
     let message = Shown::short(&reply.status, limits::SHOWN_CHARACTERS).to_string();
     Err(CallError::Refused { code: String::new(), message, status: StatusCode::OK.as_u16() })
+}
+
+fn trust_bundle(reply: &[u8]) -> Result<TrustBundle, CallError> {
+    let bundle: TrustBundle = body::parse_object(reply)?;
+    if bundle.schema != TRUST_SCHEMA {
+        return Err(CallError::UnexpectedReply { what: "its keys are in a form of another version" });
+    }
+    Ok(bundle)
 }
 
 /// What the original's client sends where it has nothing to say: an empty JSON string.

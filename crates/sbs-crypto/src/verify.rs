@@ -42,6 +42,11 @@ impl ManifestVerifyingKey {
         self.0.to_pem()
     }
 
+    /// Returns the key as a DER `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7).
+    pub fn spki_der(&self) -> &[u8] {
+        &self.0.spki
+    }
+
     /// Verifies a signature of [`ManifestSigningKey::sign`](crate::ManifestSigningKey::sign).
     pub fn verify(
         &self,
@@ -76,6 +81,12 @@ impl ImageVerifyingKey {
     /// Returns the PEM text, as `openssl pkey -pubout` writes it.
     pub fn to_pem(&self) -> String {
         self.0.to_pem()
+    }
+
+    /// Returns the key as a DER `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7): what its digest, by which
+    /// signatures name their key, is taken of.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.0.spki
     }
 
     /// Verifies a signature of [`ImageSigningKey::sign`](crate::ImageSigningKey::sign).

@@ -3,11 +3,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::signing::{parse_base_trust, parse_push_notary};
 use crate::storage::{parse_manifest_storage, parse_state_storage};
 use crate::{
-    GitReference, GitUrl, ImageReference, Members, ParseGitError, ParseImageReferenceError,
-    ParseNameError, ParsePathError, ParseStateSecretError, RegistryHost, RelativePath, SecretText,
-    StateSecret, StateStorage, StorageKeyError, StorageTarget, TagPrefix,
+    BaseTrust, GitReference, GitUrl, ImageReference, Members, NotaryServer, ParseGitError,
+    ParseImageReferenceError, ParseNameError, ParseNotaryServerError, ParsePathError,
+    ParseStateSecretError, RegistryHost, RelativePath, SecretText, StateSecret, StateStorage,
+    StorageKeyError, StorageTarget, TagPrefix,
 };
 
 /// What `init` and `update` set: where the source is, how it is built, where the image goes.
@@ -20,12 +22,20 @@ use crate::{
 pub struct Definition {
     /// The registry that base images come from and the credentials for it.
     pub base: BaseRegistry,
+    /// How base images must be signed; `None` where they need not be.
+    pub base_trust: Option<BaseTrust>,
     /// `IMAGE_TAG`: the tag of the server's own image, kept for the status.
     pub build_image_tag: String,
+    /// The names of environment variables that may be set where the image runs.
+    pub env_whitelist: Vec<String>,
     /// Keys of the original that have no effect here, to be named in the log.
     pub ignored_keys: Vec<String>,
     /// The bucket that manifests are put into after each build.
     pub manifest_storage: Option<StorageTarget>,
+    /// The notary that announces the image (Docker Content Trust), if one is named.
+    pub notary: Option<NotaryServer>,
+    /// The credentials with which the image is pulled where it runs.
+    pub pull_credentials: Option<Credentials>,
     /// How the image is built.
     pub recipe: Recipe,
     /// The repository that the image is pushed to, without tag.
@@ -100,6 +110,8 @@ pub enum RuntimeType {
 pub mod key {
     /// An object of build arguments.
     pub const ARG: &str = "ARG";
+    /// The key of cosign signatures that base images must have, PEM.
+    pub const BASE_COSIGN_PUBLIC_KEY: &str = "BASE_COSIGN_PUBLIC_KEY";
     /// The OpenPGP key that base images must be signed by.
     pub const BASE_REPO_PUBLIC_KEY: &str = "BASE_REPO_PUBLIC_KEY";
     /// The tag of the server's own image.
@@ -116,14 +128,26 @@ pub mod key {
     pub const DOCKER_BUILD_PATH: &str = "DOCKER_BUILD_PATH";
     /// Whether base images must be signed.
     pub const DOCKER_CONTENT_TRUST_BASE: &str = "DOCKER_CONTENT_TRUST_BASE";
+    /// The root certificates of the notary that base images are looked up at, PEM.
+    pub const DOCKER_CONTENT_TRUST_BASE_ROOT: &str = "DOCKER_CONTENT_TRUST_BASE_ROOT";
+    /// The notary that base images are looked up at.
+    pub const DOCKER_CONTENT_TRUST_BASE_SERVER: &str = "DOCKER_CONTENT_TRUST_BASE_SERVER";
+    /// The notary that announces the image.
+    pub const DOCKER_CONTENT_TRUST_PUSH_SERVER: &str = "DOCKER_CONTENT_TRUST_PUSH_SERVER";
     /// The password for pushing.
     pub const DOCKER_PASSWORD: &str = "DOCKER_PASSWORD";
     /// The registry that the image is pushed to.
     pub const DOCKER_PUSH_SERVER: &str = "DOCKER_PUSH_SERVER";
     /// The repository that the image is pushed to.
     pub const DOCKER_REPO: &str = "DOCKER_REPO";
+    /// The password with which the image is pulled where it runs.
+    pub const DOCKER_RO_PASSWORD: &str = "DOCKER_RO_PASSWORD";
+    /// The user as whom the image is pulled where it runs.
+    pub const DOCKER_RO_USER: &str = "DOCKER_RO_USER";
     /// The user for pushing.
     pub const DOCKER_USER: &str = "DOCKER_USER";
+    /// The names of environment variables that may be set where the image runs.
+    pub const ENV_WHITELIST: &str = "ENV_WHITELIST";
     /// The branch, tag or commit.
     pub const GITHUB_BRANCH: &str = "GITHUB_BRANCH";
     /// The ssh private key.
@@ -132,6 +156,8 @@ pub mod key {
     pub const GITHUB_RECURSE_SUBMODULES: &str = "GITHUB_RECURSE_SUBMODULES";
     /// The repository that is built.
     pub const GITHUB_URL: &str = "GITHUB_URL";
+    /// The base image that the OpenPGP key is for.
+    pub const ICR_BASE_REPO: &str = "ICR_BASE_REPO";
     /// The first part of the image tag.
     pub const IMAGE_TAG_PREFIX: &str = "IMAGE_TAG_PREFIX";
     /// Run-time secrets; accepted from old clients and dropped.
@@ -175,16 +201,10 @@ pub mod key {
     /// The secret of the S3 access key for state images.
     pub const STATE_COS_SECRET_ACCESS_KEY: &str = "STATE_COS_SECRET_ACCESS_KEY";
 
-    /// Keys that are taken and have no effect: those that no one has documented, those of what this
-    /// server does not do, and the run-time secrets, which must not be here at all.
-    pub const IGNORED: [&str; 6] = [
-        "BUILD_DIR",
-        "BUILD_SCRIPT",
-        "DOCKER_CONTENT_TRUST_PUSH_SERVER",
-        "EXIT_NONZERO",
-        ISV_SECRET,
-        "SECRETS",
-    ];
+    /// Keys that are taken and have no effect: those that no one has documented, and the
+    /// run-time secrets, which must not be here at all.
+    pub const IGNORED: [&str; 5] =
+        ["BUILD_DIR", "BUILD_SCRIPT", "EXIT_NONZERO", ISV_SECRET, "SECRETS"];
 
     /// Keys that a client must send.
     pub const REQUIRED: [&str; 6] =
@@ -199,15 +219,15 @@ pub mod key {
         DOCKER_BASE_USER,
         DOCKER_BUILD_PATH,
         DOCKER_CONTENT_TRUST_BASE,
-        "DOCKER_CONTENT_TRUST_BASE_SERVER",
-        "DOCKER_CONTENT_TRUST_PUSH_SERVER",
+        DOCKER_CONTENT_TRUST_BASE_SERVER,
+        DOCKER_CONTENT_TRUST_PUSH_SERVER,
         DOCKER_PUSH_SERVER,
-        "DOCKER_RO_PASSWORD",
-        "DOCKER_RO_USER",
-        "ENV_WHITELIST",
+        DOCKER_RO_PASSWORD,
+        DOCKER_RO_USER,
+        ENV_WHITELIST,
         GITHUB_BRANCH,
         GITHUB_RECURSE_SUBMODULES,
-        "ICR_BASE_REPO",
+        ICR_BASE_REPO,
         IMAGE_TAG_PREFIX,
         MANIFEST_BUCKET_NAME,
         MANIFEST_COS_ACCESS_KEY_ID,
@@ -235,20 +255,17 @@ pub mod key {
 impl Definition {
     /// Parses the members of an `init` or `update` body.
     pub fn parse(members: &Members) -> Result<Self, ParseDefinitionError> {
-        if flag(members, key::DOCKER_CONTENT_TRUST_BASE)? {
-            // Building on would claim a check that nobody made.
-            return Err(ParseDefinitionError::Unsupported {
-                key: key::DOCKER_CONTENT_TRUST_BASE,
-                advice: "this server cannot check signatures of base images yet; set it to \"False\"",
-            });
-        }
         let present = |name: &&&str| members.value(name).is_some();
         Ok(Self {
             base: parse_base(members)?,
+            base_trust: parse_base_trust(members)?,
             build_image_tag: text(members, key::BUILD_IMAGE_TAG)?.unwrap_or_default().to_owned(),
             destination: parse_destination(members)?,
+            env_whitelist: parse_env_whitelist(members)?,
             ignored_keys: key::IGNORED.iter().filter(present).map(ToString::to_string).collect(),
             manifest_storage: parse_manifest_storage(members)?,
+            notary: parse_push_notary(members)?,
+            pull_credentials: parse_pair(members, key::DOCKER_RO_USER, key::DOCKER_RO_PASSWORD)?,
             push_credentials: Credentials {
                 password: SecretText::new(required(members, key::DOCKER_PASSWORD)?.to_owned()),
                 user: required(members, key::DOCKER_USER)?.to_owned(),
@@ -309,6 +326,15 @@ pub enum ParseDefinitionError {
     )]
     ArgumentName,
 
+    /// The address of a notary is malformed.
+    #[error("{key}: {source}")]
+    BadNotaryServer {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        source: ParseNotaryServerError,
+    },
+
     /// `DOCKERFILE_PATH` or `DOCKER_BUILD_PATH` is no path inside the repository.
     #[error("{key}: {source}")]
     BadPath {
@@ -354,15 +380,6 @@ pub enum ParseDefinitionError {
     /// A key of an object storage is wrong.
     #[error(transparent)]
     Storage(#[from] StorageKeyError),
-
-    /// A value asks for what the server does not do.
-    #[error("{key}: {advice}")]
-    Unsupported {
-        /// What to do instead.
-        advice: &'static str,
-        /// The key.
-        key: &'static str,
-    },
 
     /// A value has another JSON type than it should.
     #[error("{key} must be {expected}")]
@@ -436,18 +453,40 @@ fn parse_arguments(members: &Members) -> Result<BTreeMap<String, String>, ParseD
 
 fn parse_base(members: &Members) -> Result<BaseRegistry, ParseDefinitionError> {
     let server = registry(members, key::DOCKER_BASE_SERVER)?;
-    let user = text(members, key::DOCKER_BASE_USER)?;
-    let password = text(members, key::DOCKER_BASE_PASSWORD)?;
-    let credentials = match (user, password) {
-        (Some(user), Some(password)) => Some(Credentials {
+    let credentials = parse_pair(members, key::DOCKER_BASE_USER, key::DOCKER_BASE_PASSWORD)?;
+    Ok(BaseRegistry { credentials, server: server.unwrap_or_else(RegistryHost::docker_hub) })
+}
+
+/// Reads credentials of which neither half comes alone.
+fn parse_pair(
+    members: &Members,
+    user: &'static str,
+    password: &'static str,
+) -> Result<Option<Credentials>, ParseDefinitionError> {
+    match (text(members, user)?, text(members, password)?) {
+        (Some(user), Some(password)) => Ok(Some(Credentials {
             password: SecretText::new(password.to_owned()),
             user: user.to_owned(),
-        }),
-        (None, None) => None,
-        (Some(_), None) => return Err(missing(key::DOCKER_BASE_PASSWORD)),
-        (None, Some(_)) => return Err(missing(key::DOCKER_BASE_USER)),
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(missing(password)),
+        (None, Some(_)) => Err(missing(user)),
+    }
+}
+
+fn parse_env_whitelist(members: &Members) -> Result<Vec<String>, ParseDefinitionError> {
+    let wrong =
+        ParseDefinitionError::WrongType { key: key::ENV_WHITELIST, expected: "an array of names" };
+    let Some(value) = members.value(key::ENV_WHITELIST) else { return Ok(Vec::new()) };
+    let names = value.as_array().ok_or_else(|| wrong.clone())?;
+    let name = |name: &Value| {
+        let name = name.as_str().ok_or_else(|| wrong.clone())?;
+        let fits = !name.is_empty()
+            && name.len() <= MAX_VARIABLE_NAME_BYTES
+            && name.bytes().all(|b| b.is_ascii_graphic() && b != b'=');
+        if fits { Ok(name.to_owned()) } else { Err(wrong.clone()) }
     };
-    Ok(BaseRegistry { credentials, server: server.unwrap_or_else(RegistryHost::docker_hub) })
+    names.iter().map(name).collect()
 }
 
 /// Reads `DOCKER_REPO` and `DOCKER_PUSH_SERVER`. A registry in `DOCKER_REPO` is accepted; where both name
@@ -483,7 +522,7 @@ fn registry(
         .map_err(|source| ParseDefinitionError::BadReference { key, source })
 }
 
-fn text<'a>(
+pub(crate) fn text<'a>(
     members: &'a Members,
     key: &'static str,
 ) -> Result<Option<&'a str>, ParseDefinitionError> {
@@ -498,12 +537,12 @@ fn required<'a>(members: &'a Members, key: &'static str) -> Result<&'a str, Pars
     text(members, key)?.ok_or_else(|| missing(key))
 }
 
-fn missing(key: &'static str) -> ParseDefinitionError {
+pub(crate) fn missing(key: &'static str) -> ParseDefinitionError {
     ParseDefinitionError::Missing { key }
 }
 
 /// Reads a flag: a JSON boolean or, as the original's users write, the text of one.
-fn flag(members: &Members, key: &'static str) -> Result<bool, ParseDefinitionError> {
+pub(crate) fn flag(members: &Members, key: &'static str) -> Result<bool, ParseDefinitionError> {
     match members.value(key) {
         None => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
@@ -529,6 +568,7 @@ fn is_argument_name(name: &str) -> bool {
 }
 
 const MAX_ARGUMENT_NAME_BYTES: usize = 255;
+const MAX_VARIABLE_NAME_BYTES: usize = 255;
 
 #[cfg(test)]
 mod tests {
@@ -689,9 +729,20 @@ mod tests {
     }
 
     #[test]
-    fn a_trust_check_that_cannot_be_made_is_refused() {
-        let error = with(key::DOCKER_CONTENT_TRUST_BASE, "True").unwrap_err();
-        assert!(matches!(error, ParseDefinitionError::Unsupported { .. }));
+    fn the_whitelist_is_an_array_of_names() {
+        assert_eq!(Definition::parse(&body()).unwrap().env_whitelist, ["A"]);
+        for bad in [Value::from("A"), 1.into(), serde_json::json!([1]), serde_json::json!(["A=b"])]
+        {
+            with(key::ENV_WHITELIST, bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn credentials_to_pull_with_come_in_pairs() {
+        let pull = Definition::parse(&body()).unwrap().pull_credentials.unwrap();
+        assert_eq!((pull.user.as_str(), pull.password.expose()), ("r", "q"));
+        let expected = Some(ParseDefinitionError::Missing { key: key::DOCKER_RO_PASSWORD });
+        assert_eq!(with(key::DOCKER_RO_PASSWORD, "").err(), expected);
     }
 
     #[test]

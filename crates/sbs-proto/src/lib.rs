@@ -12,6 +12,7 @@
 //! | handle an image reference | [`ImageReference`] |
 //! | read the clear part of a state image | [`StateHeader::read`] |
 //! | export or import a state image | [`state`] |
+//! | tell who may have signed an image | [`TrustBundle`] |
 //! | know the routes | [`route`], [`v2`] |
 //!
 //! ```
@@ -35,13 +36,16 @@ mod json;
 mod name;
 mod path;
 mod record;
+mod registration;
 mod reply;
 pub mod route;
 mod secret;
+mod signing;
 pub mod state;
 mod state_header;
 mod status;
 mod storage;
+mod trust;
 pub mod v2;
 
 // The public interface:
@@ -60,15 +64,24 @@ pub use crate::name::{
 };
 pub use crate::path::{ParsePathError, RelativePath};
 pub use crate::record::{
-    BaseImage, BuildRecord, EngineRecord, ImageRecord, ManifestFiles, RECORD_SCHEMA, SourceRecord,
+    BaseImage, BaseSignature, BuildRecord, EngineRecord, ImageRecord, ManifestFiles, RECORD_SCHEMA,
+    SignatureKind, SourceRecord,
 };
+pub use crate::registration::Registration;
 pub use crate::reply::{
     BuildSelector, ErrorReply, LogReply, ManifestReply, PublicKeyReply, StatusReply,
 };
 pub use crate::secret::{ParseStateSecretError, SecretText, StateSecret};
+pub use crate::signing::{
+    BaseTrust, NotaryServer, NotaryTrust, OpenPgpTrust, ParseNotaryServerError,
+};
 pub use crate::state_header::{ReadStateHeaderError, StateHeader, StateMeta};
 pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, StatusText, Step};
 pub use crate::storage::{
     BucketName, ParseStorageError, StateStorage, StorageAccess, StorageCredentials,
     StorageEndpoint, StorageKeyError, StoragePurpose, StorageTarget, shared_storage_key,
+};
+pub use crate::trust::{
+    KeyRole, NotaryRoot, OpenPgpPublicKey, PublicKey, TRUST_FILE, TRUST_SCHEMA, TrustBundle,
+    TrustFile,
 };

@@ -77,6 +77,32 @@ pub struct BaseImage {
     pub platform_digest: Option<Digest>,
     /// The reference as it stands in the Dockerfile, with registry and tag filled in.
     pub reference: ImageReference,
+    /// The signature that vouches for the digest; absent where none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<BaseSignature>,
+}
+
+/// The signature by which a base image was trusted, before the build.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BaseSignature {
+    /// The key that signed: for cosign the SHA-256 of the SubjectPublicKeyInfo, for OpenPGP the
+    /// fingerprint, for a notary the id of the root key; hex.
+    pub key_id: String,
+    /// The kind of signature.
+    pub kind: SignatureKind,
+}
+
+/// A kind of signature.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignatureKind {
+    /// cosign: its tag form or a sigstore bundle.
+    Cosign,
+    /// Docker Content Trust (Notary v1).
+    Notary,
+    /// Red Hat simple signing.
+    #[serde(rename = "openpgp")]
+    OpenPgp,
 }
 
 /// What built an image, and how.
@@ -138,6 +164,7 @@ mod tests {
                 digest: Digest::from_bytes([1; 32]),
                 platform_digest: None,
                 reference: ImageReference::parse("debian:12").unwrap(),
+                signature: None,
             }],
             engine: EngineRecord {
                 arguments: BTreeMap::from([("A".to_owned(), "B".to_owned())]),

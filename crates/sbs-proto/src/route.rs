@@ -7,9 +7,17 @@
 //! | [`MANIFEST`] | GET | the manifest of a build |
 //! | [`PUBLIC_KEY`] | GET | the public key of a build's manifest |
 //! | [`IMAGE_DIGEST`] | GET | the digest reference of the last image |
+//! | [`CONFIG_JSON`] | GET | the registration definition, JSON |
+//! | [`CONFIG_PYTHON`] | GET | the registration definition, Python |
 //! | [`STATE_IMAGE`] | GET, POST | export and import of the state |
 
 use crate::LogName;
+
+/// The registration definition as JSON; answers with status 201.
+pub const CONFIG_JSON: &str = "/config-json";
+
+/// The registration definition as Python; answers with status 201.
+pub const CONFIG_PYTHON: &str = "/config-python";
 
 /// The image definition and its build.
 pub const IMAGE: &str = "/image";

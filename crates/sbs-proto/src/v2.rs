@@ -6,6 +6,8 @@
 //! | [`BUILDS_PATTERN`] | the builds of an image definition, newest first |
 //! | [`BUILD_PATTERN`] | one build |
 //! | [`file()`] | a file of a build, as its bytes |
+//! | [`TRUST_PATTERN`] | the public keys of an image definition |
+//! | [`ROTATION_PATTERN`] | a new key for one of its roles |
 //! | [`STATE`] | the state image, as its bytes: export (GET) and import (POST) |
 //!
 //! A client takes a `404` on [`INFO`] as the word of a server that speaks v1 alone.
@@ -15,7 +17,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
-    BuildName, DefinitionName, Digest, ImageReference, ImageTag, ParseNameError, StateLabel,
+    BuildName, DefinitionName, Digest, ImageReference, ImageTag, KeyRole, ParseNameError,
+    StateLabel,
 };
 
 /// What the server is and can do.
@@ -30,12 +33,30 @@ pub const BUILDS_PATTERN: &str = "/v2/images/{name}/builds";
 /// The pattern of the route of one build; `{id}` is a [`Selector`].
 pub const BUILD_PATTERN: &str = "/v2/images/{name}/builds/{id}";
 
+/// The pattern of the route of what relying parties need, with the image definition's name as
+/// `{name}`.
+pub const TRUST_PATTERN: &str = "/v2/images/{name}/trust";
+
+/// The pattern of the routes on which a key is rotated (POST) and the one before it retired
+/// (DELETE); `{role}` is a [`KeyRole`](crate::KeyRole). Both answer as [`TRUST_PATTERN`] does.
+pub const ROTATION_PATTERN: &str = "/v2/images/{name}/keys/{role}/rotation";
+
 /// The most builds in one [`BuildPage`].
 pub const PAGE_BUILDS: usize = 100;
 
 /// Returns the route of an image definition's builds.
 pub fn builds(definition: &DefinitionName) -> String {
     BUILDS_PATTERN.replace("{name}", definition.as_str())
+}
+
+/// Returns the route of what relying parties need to check the images of a definition.
+pub fn trust(definition: &DefinitionName) -> String {
+    TRUST_PATTERN.replace("{name}", definition.as_str())
+}
+
+/// Returns the route on which a key is rotated.
+pub fn rotation(definition: &DefinitionName, role: KeyRole) -> String {
+    ROTATION_PATTERN.replace("{name}", definition.as_str()).replace("{role}", role.as_str())
 }
 
 /// Returns the route of one build.

@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) client: ClientSettings,
     pub(crate) git: GitSettings,
     pub(crate) registry: RegistrySettings,
+    pub(crate) signing: SigningSettings,
     pub(crate) state: StateSettings,
     pub(crate) storage: StorageSettings,
 }
@@ -84,6 +85,13 @@ pub(crate) struct RegistrySettings {
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct SigningSettings {
+    pub(crate) lookaside_directory: Option<PathBuf>,
+    pub(crate) lookaside_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct StorageSettings {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) danger_allow_http: bool,
@@ -106,6 +114,7 @@ impl Default for Settings {
             client: ClientSettings::default(),
             git: GitSettings::default(),
             registry: RegistrySettings::default(),
+            signing: SigningSettings::default(),
             state: StateSettings::default(),
             storage: StorageSettings::default(),
         }

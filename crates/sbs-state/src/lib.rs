@@ -91,7 +91,9 @@ mod write;
 // The public interface:
 pub use crate::at_rest::{AtRest, OpenRecordError};
 pub use crate::client_share::{ClientShare, ParseClientShareError};
-pub use crate::definition_keys::{DefinitionKeys, ParseRecordError};
+pub use crate::definition_keys::{
+    DefinitionKeys, GenerateKeysError, LoadedKeys, ParseRecordError, RotateKeyError, Rotation,
+};
 pub use crate::error::{ContentError, OpenStateError, SealStateError};
 pub use crate::import::{AcceptedState, CaBinding, ImportPolicy, OpenedState, open};
 pub use crate::key_ring::{KeyRing, MakeKeyRingError};

@@ -147,4 +147,4 @@ pub(crate) fn collect(length: u64, body: &mut dyn Read) -> io::Result<Zeroizing<
 }
 
 // Longer than every name.
-const MAX_NAME_BYTES: usize = 16;
+const MAX_NAME_BYTES: usize = 32;

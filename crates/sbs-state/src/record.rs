@@ -24,6 +24,9 @@ pub enum RecordName {
     /// Host keys of first use, as ssh keeps them; not in every state.
     #[serde(rename = "known-hosts")]
     KnownHosts,
+    /// The roots of trust of first use, of the notaries of base images; not in every state.
+    #[serde(rename = "notary-roots.json")]
+    NotaryRoots,
     /// The list of the others. It is made here, never given.
     #[serde(rename = "manifest.json")]
     Manifest,
@@ -31,12 +34,13 @@ pub enum RecordName {
 
 impl RecordName {
     /// Every record, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Instance,
         Self::Definition,
         Self::Keys,
         Self::Builds,
         Self::KnownHosts,
+        Self::NotaryRoots,
         Self::Manifest,
     ];
 
@@ -51,6 +55,7 @@ impl RecordName {
             Self::Keys => "keys.json",
             Self::Builds => "builds.json",
             Self::KnownHosts => "known-hosts",
+            Self::NotaryRoots => "notary-roots.json",
             Self::Manifest => "manifest.json",
         }
     }
@@ -60,14 +65,15 @@ impl RecordName {
         match self {
             // A few lines each.
             Self::Instance | Self::Manifest => 64 << 10,
-            // The body of a request is at most 1 MiB; keys take 8 KiB a definition.
-            Self::Definition | Self::Keys | Self::KnownHosts => 1 << 20,
+            // The body of a request is at most 1 MiB; keys take 16 KiB a definition, a root 8 KiB.
+            Self::Definition | Self::Keys | Self::KnownHosts | Self::NotaryRoots => 1 << 20,
             // A build takes a few KiB.
             Self::Builds => 8 << 20,
         }
     }
 
-    /// Returns the schema in which the record is written; those below are read, too.
+    /// Returns the schema in which the record is written; those below are read, too. What a record
+    /// holds may have a number of its own inside, as `keys.json` does.
     pub fn schema(self) -> u32 {
         1
     }

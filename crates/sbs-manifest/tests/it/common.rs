@@ -357,6 +357,7 @@ fn record(commit: &CommitId, tree: &CommitId, public_key: String) -> BuildRecord
             digest: Digest::from_bytes([1; 32]),
             platform_digest: None,
             reference: ImageReference::parse("debian:12").unwrap(),
+            signature: None,
         }],
         engine: EngineRecord {
             arguments: BTreeMap::new(),

@@ -100,7 +100,7 @@ async fn resolve(
         None => format!("{named} resolved to {digest}"),
     });
     let layout = download(&session, reference, sources.cache, &image).await?;
-    let base = BaseImage { digest, platform_digest, reference: named };
+    let base = BaseImage { digest, platform_digest, reference: named, signature: None };
     Ok(ResolvedBase { reference: reference.clone(), base, layout })
 }
 

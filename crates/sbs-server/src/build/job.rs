@@ -16,6 +16,9 @@ pub(crate) trait Builder: Debug + Send + Sync {
     /// Refuses a definition that the settings of this server do not allow.
     fn check(&self, definition: &Definition) -> Result<(), ParseDefinitionError>;
 
+    /// Returns where the OpenPGP signatures of built images are served, if not by their registry.
+    fn lookaside(&self) -> Option<&str>;
+
     /// Runs a build to its end, on the thread of the caller; `report` is told of every step that is
     /// done. When it returns, no process of the build is left.
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped>;

@@ -47,6 +47,10 @@ impl Builder for Environment {
         Ok(())
     }
 
+    fn lookaside(&self) -> Option<&str> {
+        self.settings.signing.lookaside_url.as_deref()
+    }
+
     fn build(&self, job: &Job, report: &(dyn Fn(StatusText) + Sync)) -> Result<Recorded, Stopped> {
         Handle::current().block_on(run(self, job, report))
     }
@@ -256,7 +260,7 @@ async fn release(
         .registry
         .for_registry(destination.registry(), credentials, log)
         .map_err(|error| stop(log, &SessionError(error)))?;
-    let (key, cancel) = (job.keys.image(), &job.cancel);
+    let (key, cancel) = (&job.keys.image().current, &job.cancel);
     let published = publish(built, &destination, &session, cancel).await;
     let published = published.map_err(|error| stop(log, &error))?;
     let signed = sign::sign(published, key, &session, cancel).await;
@@ -335,10 +339,10 @@ fn describe(
         finished_at: rfc_3339(now),
         image: ImageRecord {
             digest: tagged.digest(),
-            public_key_pem: job.keys.image().verifying_key().to_pem(),
+            public_key_pem: job.keys.image().current.verifying_key().to_pem(),
             reference: reference.clone(),
         },
-        manifest_public_key_pem: job.keys.manifest().verifying_key().to_pem(),
+        manifest_public_key_pem: job.keys.manifest().current.verifying_key().to_pem(),
         manifests: Some(build_name.manifest_name().files()),
         schema: RECORD_SCHEMA.to_owned(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),

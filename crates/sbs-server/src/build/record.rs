@@ -65,7 +65,7 @@ pub(crate) fn pack(_tagged: &Tagged, request: &PackRequest<'_>) -> Result<(), Pa
     let thin = write_thin_inner(spool, &log, &full, request, &limits)?;
     let thin = seal(thin, Form::Thin, request, &limits)?;
 
-    let pem = request.keys.manifest().verifying_key().to_pem();
+    let pem = request.keys.manifest().current.verifying_key().to_pem();
     replace_file(&request.files.public_key(), pem.as_bytes()).map_err(at("the public key"))?;
     put(thin, &request.files.thin_manifest(&name))?;
     put(outer, &request.files.manifest(&name))
@@ -118,7 +118,7 @@ fn seal(
 ) -> Result<NamedTempFile, PackError> {
     let at = |source| PackError::Io { what: "the manifest", source };
     let directory = request.files.directory();
-    let signature = sign(&inner.digest, request.keys.manifest()).map_err(PackError::Sign)?;
+    let signature = sign(&inner.digest, &request.keys.manifest().current).map_err(PackError::Sign)?;
     let name = request.build_name.manifest_name();
     let envelope = Envelope {
         name: &name,
@@ -253,7 +253,7 @@ fn verify(
     let at = |what| move |source| PackError::Io { what, source };
     let archive = File::open(path).map_err(at("the manifest"))?;
     let spool = tempfile::tempfile_in(directory).map_err(at("a temporary file"))?;
-    let key = request.keys.manifest().verifying_key();
+    let key = request.keys.manifest().current.verifying_key();
     let archive = BufReader::new(archive);
     let unverified = UnverifiedManifest::read(archive, spool, Compatibility::Strict, limits)?;
     let report = unverified.verify(&key)?.check();

@@ -151,3 +151,37 @@ pub(crate) enum ReadError {
     #[error("the manifest of build {build} has {size} bytes, more than {limit}")]
     TooLarge { build: String, limit: u64, size: u64 },
 }
+
+/// Why the keys of an image definition cannot be told of.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum TrustError {
+    /// There are no keys.
+    #[error("there are no keys yet: they are made at the first build")]
+    NoKeys,
+
+    /// There is no such image definition.
+    #[error("there is no image definition of that name")]
+    NoSuchDefinition,
+
+    /// They could not be read.
+    #[error("the keys cannot be read")]
+    Store(#[from] KeepError),
+}
+
+/// Why a key was not rotated or retired.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum RotateError {
+    /// A build signs with the keys that are there.
+    #[error("a build is running; rotate when it has ended")]
+    Busy,
+
+    /// There are no keys.
+    #[error(transparent)]
+    Keys(#[from] TrustError),
+
+    /// The keys do not allow it.
+    #[error(transparent)]
+    Rotate(#[from] sbs_state::RotateKeyError),
+}

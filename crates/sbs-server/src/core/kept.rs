@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sbs_proto::{Definition, DefinitionName, Members, ParseDefinitionError, key};
-use sbs_state::{ClientShare, DefinitionKeys};
+use sbs_state::{ClientShare, DefinitionKeys, LoadedKeys};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::core::error::KeepError;
@@ -109,9 +110,10 @@ impl Keep {
         self.save("definition", &Zeroizing::new(text))
     }
 
-    pub(crate) fn load_keys(&self) -> Result<Option<DefinitionKeys>, KeepError> {
+    /// Loads the keys; those that a record of an older server lacks are made now.
+    pub(crate) fn load_keys(&self, now: OffsetDateTime) -> Result<Option<LoadedKeys>, KeepError> {
         let Some(record) = self.load("keys")? else { return Ok(None) };
-        DefinitionKeys::from_record(&record).map(Some).map_err(KeepError::damaged(KEYS))
+        DefinitionKeys::from_record(&record, now).map(Some).map_err(KeepError::damaged(KEYS))
     }
 
     pub(crate) fn save_keys(&self, keys: &DefinitionKeys) -> Result<(), KeepError> {

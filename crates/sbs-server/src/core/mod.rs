@@ -9,6 +9,7 @@ mod kept;
 pub(crate) mod read;
 mod slot;
 pub(crate) mod state;
+mod trust;
 pub(crate) mod upload;
 
 use std::collections::HashMap;
@@ -74,7 +75,7 @@ impl Core {
         let instance = Instance::load(&store, &sealing.at_rest)?;
         let mut slots = HashMap::new();
         let name = DefinitionName::default_name();
-        slots.insert(name.clone(), Slot::load(&store, &sealing, &name)?);
+        slots.insert(name.clone(), Slot::load(&store, &sealing, &name, clock.now())?);
         let stop = CancellationToken::new();
         let wanted = Wanted::default();
         Ok(Self(Arc::new(Inner {
@@ -182,7 +183,7 @@ impl Core {
         }
         let kept = slot.keep.load_definition()?.ok_or(StartBuildError::NotInitialised)?;
         let definition = kept.definition().map_err(StartBuildError::Definition)?;
-        let keys = slot.keys(kept, &self.0.sealing).await?;
+        let keys = slot.keys(kept, &self.0.sealing, self.0.clock.now()).await?;
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
         let started = self.0.clock.now();

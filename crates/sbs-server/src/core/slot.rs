@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
 use sbs_state::{ClientShare, DefinitionKeys};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::job::{Recorded, Stopped};
@@ -74,6 +75,7 @@ impl Slot {
         store: &Store,
         sealing: &Arc<Sealing>,
         name: &DefinitionName,
+        now: OffsetDateTime,
     ) -> Result<Self, KeepError> {
         let directory = store
             .definition_directory(name)
@@ -82,8 +84,15 @@ impl Slot {
         let builds = Builds::new(&directory);
         // A definition that a newer server accepted and this one does not is told when it is built.
         let kept = keep.load_definition()?;
-        let known = kept.map(|kept| not_revoked(kept, &keep, sealing)).transpose()?.map(Known::of);
-        let keys = keep.load_keys()?.map(Arc::new);
+        let kept = kept.map(|kept| not_revoked(kept, &keep, sealing)).transpose()?;
+        let (kept, keys) = match (kept, keep.load_keys(now)?) {
+            (Some(kept), Some(loaded)) if loaded.made => {
+                let kept = begin_epoch(kept, &loaded.keys, &keep, sealing)?;
+                (Some(kept), Some(Arc::new(loaded.keys)))
+            }
+            (kept, loaded) => (kept, loaded.map(|loaded| Arc::new(loaded.keys))),
+        };
+        let known = kept.map(Known::of);
         for (journal, files) in builds.newest_first()? {
             let journal = described(journal, &files)?;
             interrupted(journal, &files)?;
@@ -137,25 +146,57 @@ impl Slot {
 
     /// Returns the keys of the definition that is kept; they are made at the first build.
     ///
-    /// They begin an epoch, which is on the disk before them: a state with other keys never has the
-    /// epoch of one without.
+    /// They begin an epoch: a state with other keys never has the epoch of one without.
     pub(super) async fn keys(
         &self,
         kept: Kept,
         sealing: &Sealing,
+        now: OffsetDateTime,
     ) -> Result<Arc<DefinitionKeys>, StartBuildError> {
         if let Some(keys) = &self.now().keys {
             return Ok(Arc::clone(keys));
         }
-        let made = tokio::task::spawn_blocking(DefinitionKeys::generate).await;
+        let made = tokio::task::spawn_blocking(move || DefinitionKeys::generate(now)).await;
         let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
-        let keys = Arc::new(made.map_err(|error| StartBuildError::Keys(Box::new(error)))?);
-        let epoch = sealing.next_epoch(kept.epoch())?;
-        self.set(kept.with_epoch(epoch))?;
-        self.keep.save_keys(&keys)?;
-        self.now().keys = Some(Arc::clone(&keys));
+        let keys = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
+        Ok(self.set_keys(kept, keys, sealing)?)
+    }
+
+    /// Keeps keys in the place of those before, on the disk and then in memory.
+    pub(super) fn set_keys(
+        &self,
+        kept: Kept,
+        keys: DefinitionKeys,
+        sealing: &Sealing,
+    ) -> Result<Arc<DefinitionKeys>, KeepError> {
+        let begun = begin_epoch(kept, &keys, &self.keep, sealing);
+        let kept = begun.inspect_err(|_| {
+            // Its epoch may stand there all the same.
+            if let Ok(Some(kept)) = self.keep.load_definition() {
+                self.now().known = Some(Known::of(kept));
+            }
+        })?;
+        let keys = Arc::new(keys);
+        let mut now = self.now();
+        now.known = Some(Known::of(kept));
+        now.keys = Some(Arc::clone(&keys));
         Ok(keys)
     }
+}
+
+/// Keeps new keys, which begin an epoch; it is on the disk before them.
+fn begin_epoch(
+    kept: Kept,
+    keys: &DefinitionKeys,
+    keep: &Keep,
+    sealing: &Sealing,
+) -> Result<Kept, KeepError> {
+    let epoch = sealing.next_epoch(kept.epoch());
+    let epoch = epoch.map_err(KeepError::damaged("the counter of the root secret"))?;
+    let kept = kept.with_epoch(epoch);
+    keep.save_definition(&kept)?;
+    keep.save_keys(keys)?;
+    Ok(kept)
 }
 
 /// Brings the epoch up to the counter: a server that died over a new secret may have turned it on,

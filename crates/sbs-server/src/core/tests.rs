@@ -29,6 +29,10 @@ pub(super) enum Act {
 }
 
 impl Builder for Double {
+    fn lookaside(&self) -> Option<&str> {
+        None
+    }
+
     fn check(&self, _definition: &Definition) -> Result<(), ParseDefinitionError> {
         Ok(())
     }
@@ -56,7 +60,7 @@ impl Builder for Double {
                 let build_name = BuildName::parse(&format!("r.example.app.{count}")).unwrap();
                 let manifest = job.files.manifest(&build_name.manifest_name());
                 fs::write(manifest, "a manifest").unwrap();
-                fs::write(job.files.public_key(), job.keys.manifest().verifying_key().to_pem())
+                fs::write(job.files.public_key(), job.keys.manifest().current.verifying_key().to_pem())
                     .unwrap();
                 let status = BuildStatus::unfinished("", StatusText::done(Step::Success))
                     .named(&build_name, &ImageTag::parse("v1").unwrap());
@@ -83,6 +87,10 @@ pub(super) fn body(byte: u8) -> Members {
         "ISV_SECRET": {"k": CANARY}, "BUILD_IMAGE_TAG": "1.3.0.20",
     });
     Members::parse(json.to_string().as_bytes()).unwrap()
+}
+
+pub(super) fn at() -> time::OffsetDateTime {
+    Clock::fixed(1_700_000_000).now()
 }
 
 pub(super) fn name() -> DefinitionName {
@@ -341,7 +349,7 @@ async fn definition_and_keys_survive_and_open_under_their_root_secret_alone() {
     ended(&core).await;
     let public = |core: &Core| {
         let keys = core.slot(&name()).unwrap().now().keys.clone().unwrap();
-        keys.image().verifying_key().to_pem() + &keys.manifest().verifying_key().to_pem()
+        keys.image().current.verifying_key().to_pem() + &keys.manifest().current.verifying_key().to_pem()
     };
     let before = public(&core);
     drop(core);

@@ -5,10 +5,12 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use sbs_proto::state::ParseStateRequestError;
 use sbs_proto::{ErrorReply, ParseNameError};
-use sbs_state::OpenStateError;
+use sbs_state::{OpenStateError, RotateKeyError};
 
 use crate::build::failure::chain;
-use crate::core::error::{CleanError, ReadError, SetDefinitionError, StartBuildError};
+use crate::core::error::{
+    CleanError, ReadError, RotateError, SetDefinitionError, StartBuildError, TrustError,
+};
 use crate::core::state::error::{BucketError, ExportStateError, ImportStateError, TooManyAttempts};
 use crate::http::body::ReadBodyError;
 use crate::storage::StorageError;
@@ -251,6 +253,31 @@ impl From<BucketError> for ApiError {
             | StorageError::Untrusted { .. } => (StatusCode::BAD_GATEWAY, "storage"),
         };
         Self::elsewhere(status, code, &error)
+    }
+}
+
+impl From<TrustError> for ApiError {
+    fn from(error: TrustError) -> Self {
+        let (status, code) = match &error {
+            TrustError::NoKeys => (StatusCode::NOT_FOUND, "no_keys"),
+            TrustError::NoSuchDefinition => (StatusCode::NOT_FOUND, "not_found"),
+            TrustError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<RotateError> for ApiError {
+    fn from(error: RotateError) -> Self {
+        let (status, code) = match error {
+            RotateError::Busy => (StatusCode::CONFLICT, "busy"),
+            RotateError::Keys(error) => return error.into(),
+            RotateError::Rotate(RotateKeyError::NotRetired | RotateKeyError::NotRotating) => {
+                (StatusCode::CONFLICT, "wrong_phase")
+            }
+            RotateError::Rotate(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
     }
 }
 

@@ -11,9 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{StatusCode, Uri, header};
+use http::{StatusCode, header};
 use sbs_proto::{
-    BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, StatusReply, route, v2,
+    BuildSelector, BuildStatus, DefinitionName, LogName, PublicKeyReply, Registration, StatusReply,
+    route, v2,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -33,7 +34,9 @@ pub(crate) fn router(core: Core) -> Router {
         .route(route::MANIFEST, get(manifest))
         .route(route::PUBLIC_KEY, get(public_key))
         .route(route::IMAGE_DIGEST, get(image_digest))
-        .fallback(|uri: Uri| async move { no_such_route(uri.path()) })
+        .route(route::CONFIG_JSON, get(config_json))
+        .route(route::CONFIG_PYTHON, get(config_python))
+        .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .with_state(core)
 }
@@ -109,11 +112,24 @@ async fn image_digest(State(core): State<Core>, request_body: Body) -> Answer<Re
     Ok((StatusCode::CREATED, Json(image)).into_response())
 }
 
-fn no_such_route(path: &str) -> ApiError {
-    let error = ApiError::not_found();
-    // Routes of the original that this server does not have, and whose errors its client cannot
-    // read as JSON.
-    if matches!(path, "/config-json" | "/config-python") { error.into_text() } else { error }
+/// Answers with 201, and with errors that are no JSON: the original's client takes nothing else
+/// here.
+async fn config_json(State(core): State<Core>, request_body: Body) -> Answer<Response> {
+    let registration = registration(&core, request_body).await.map_err(ApiError::into_text)?;
+    Ok((StatusCode::CREATED, Json(registration)).into_response())
+}
+
+/// Answers as [`config_json`] does.
+async fn config_python(State(core): State<Core>, request_body: Body) -> Answer<Response> {
+    let registration = registration(&core, request_body).await.map_err(ApiError::into_text)?;
+    let text = registration.expose_python().to_string();
+    let headers = [(header::CONTENT_TYPE, "text/x-python; charset=utf-8")];
+    Ok((StatusCode::CREATED, headers, text).into_response())
+}
+
+async fn registration(core: &Core, request_body: Body) -> Answer<Registration> {
+    body::optional_object(request_body).await?;
+    Ok(core.registration(&the_definition())?)
 }
 
 /// The v1 wire knows one image definition.

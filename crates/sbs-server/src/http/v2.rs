@@ -2,14 +2,14 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use sbs_proto::v2::{
     self, Build, BuildId, BuildPage, BuildPhase, FileKind, Info, Limits, PAGE_BUILDS, Selector,
     Upload,
 };
-use sbs_proto::{DefinitionName, ImageReference, ImageTag};
+use sbs_proto::{DefinitionName, ImageReference, ImageTag, KeyRole, TrustBundle};
 use url::form_urlencoded;
 
 use crate::core::Core;
@@ -26,7 +26,9 @@ pub(crate) fn router(core: Core) -> Router {
     let mut router = Router::new()
         .route(v2::INFO, get(info))
         .route(v2::BUILDS_PATTERN, get(builds))
-        .route(v2::BUILD_PATTERN, get(build));
+        .route(v2::BUILD_PATTERN, get(build))
+        .route(v2::TRUST_PATTERN, get(trust))
+        .route(v2::ROTATION_PATTERN, post(rotate).delete(retire));
     for kind in FileKind::ALL {
         let route = format!("{}/{}", v2::BUILD_PATTERN, kind.as_str());
         router = router.route(
@@ -77,6 +79,32 @@ async fn build(
 ) -> Answer<Json<Build>> {
     let (journal, _) = core.build(&definition(&name)?, &selector(&id)?)?;
     Ok(Json(told(&journal).ok_or(ReadError::NoSuchBuild)?))
+}
+
+async fn trust(State(core): State<Core>, Path(name): Path<String>) -> Answer<Json<TrustBundle>> {
+    Ok(Json(core.trust(&definition(&name)?)?))
+}
+
+async fn rotate(
+    State(core): State<Core>,
+    Path((name, role)): Path<(String, String)>,
+) -> Answer<Json<TrustBundle>> {
+    let name = definition(&name)?;
+    core.rotate_key(&name, key_role(&role)?).await?;
+    Ok(Json(core.trust(&name)?))
+}
+
+async fn retire(
+    State(core): State<Core>,
+    Path((name, role)): Path<(String, String)>,
+) -> Answer<Json<TrustBundle>> {
+    let name = definition(&name)?;
+    core.retire_key(&name, key_role(&role)?).await?;
+    Ok(Json(core.trust(&name)?))
+}
+
+fn key_role(text: &str) -> Answer<KeyRole> {
+    KeyRole::parse(text).ok_or_else(ApiError::not_found)
 }
 
 fn send_file(

@@ -15,7 +15,7 @@ import sys
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-ORDER = ["instance.json", "definition.json", "keys.json", "builds.json", "known-hosts"]
+ORDER = ["instance.json", "definition.json", "keys.json", "builds.json", "known-hosts", "notary-roots.json"]
 
 
 class Refused(Exception):

@@ -58,7 +58,7 @@ impl Core {
         let slot = self.slot(name).ok_or(NO_DEFINITION)?;
         let _writer = slot.writer.lock().await;
         let kept = slot.keep.load_definition()?.ok_or(NO_DEFINITION)?;
-        let keys = slot.keep.load_keys()?.ok_or(NO_KEYS)?;
+        let keys = slot.now().keys.clone().ok_or(NO_KEYS)?;
         let at_rest = &self.0.sealing.at_rest;
         let export_seq = self.0.instance.begin_export(at_rest)?;
         let name = state_name(slot, &kept, self.0.clock.now())?;

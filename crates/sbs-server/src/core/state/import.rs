@@ -106,7 +106,7 @@ impl Core {
             let input = BufReader::with_capacity(READ_PIECE, input);
             let state = sbs_state::open(core.0.sealing.shares(), &share, input)?;
             let state = state.accept(&policy)?;
-            let contents = Contents::read(&state)?;
+            let contents = Contents::read(&state, core.0.clock.now())?;
             Ok((state, contents))
         });
         let opened = opened.await.map_err(KeepError::damaged(WHAT))?;

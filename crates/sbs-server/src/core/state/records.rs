@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use sbs_crypto::ManifestVerifyingKey;
 use sbs_proto::v2::BuildId;
 use sbs_proto::{Members, parse_json};
-use sbs_state::{AcceptedState, DefinitionKeys, RecordName};
+use sbs_state::{AcceptedState, DefinitionKeys, ParseRecordError, RecordName};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::core::builds::{Journal, Phase};
 use crate::core::state::error::ImportStateError;
@@ -58,21 +59,34 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Reads the records. No text of theirs gets into an error: they hold secrets.
-    pub(super) fn read(state: &AcceptedState) -> Result<Self, ImportStateError> {
+    ///
+    /// Keys that an older state lacks are made now.
+    pub(super) fn read(
+        state: &AcceptedState,
+        now: OffsetDateTime,
+    ) -> Result<Self, ImportStateError> {
         let bytes = |record| state.record(record).unwrap_or_default();
         let refuse = |record, reason| ImportStateError::Content { record, reason };
         let (definition, keys) = (RecordName::Definition, RecordName::Keys);
         let instance = parse_json(bytes(RecordName::Instance))
             .map_err(|_| refuse(RecordName::Instance, MALFORMED))?;
         let members = Members::parse(bytes(definition));
-        let parsed_keys = DefinitionKeys::from_record(bytes(keys));
+        let parsed_keys = DefinitionKeys::from_record(bytes(keys), now);
         Ok(Self {
             builds: state.record(RecordName::Builds).map_or(Ok(Vec::new()), read_builds)?,
             instance,
-            keys: parsed_keys.map_err(|_| refuse(keys, "it does not hold two signing keys"))?,
+            keys: parsed_keys.map_err(|error| refuse(keys, reason(&error)))?.keys,
             known_hosts: state.record(RecordName::KnownHosts).map(<[u8]>::to_vec),
             members: members.map_err(|_| refuse(definition, MALFORMED))?,
         })
+    }
+}
+
+fn reason(error: &ParseRecordError) -> &'static str {
+    match error {
+        ParseRecordError::UnsupportedSchema { .. } => "its keys were written by a newer server",
+        ParseRecordError::Generate(_) => "the keys that an older server lacked cannot be made",
+        _ => "it does not hold the signing keys",
     }
 }
 

@@ -15,7 +15,7 @@ use sbs_state::ClientShare;
 
 use crate::core::Core;
 use crate::core::kept::Kept;
-use crate::core::tests::{Act, body, ended, name, open, secret};
+use crate::core::tests::{Act, at, body, ended, name, open, secret};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Operation {
@@ -77,7 +77,7 @@ fn subject() {
         let known = now.known.as_ref().map(|known| &known.client_share);
         assert_eq!(known.is_some(), kept.is_some());
         assert!(known.zip(kept.as_ref()).is_none_or(|(known, kept)| known.same_as(kept)));
-        assert_eq!(now.keys.is_some(), slot.keep.load_keys().unwrap().is_some());
+        assert_eq!(now.keys.is_some(), slot.keep.load_keys(at()).unwrap().is_some());
         if result.is_ok() { "done" } else { "failed" }
     });
     fs::write("told", told).unwrap();
@@ -273,7 +273,7 @@ fn body_as_kept() -> Vec<u8> {
 
 fn image_key(core: &Core) -> Option<String> {
     let now = core.slot(&name()).unwrap().now();
-    now.keys.as_ref().map(|keys| keys.image().verifying_key().to_pem())
+    now.keys.as_ref().map(|keys| keys.image().current.verifying_key().to_pem())
 }
 
 /// Returns which secret the server has, and its epoch.

@@ -95,7 +95,7 @@ impl Server {
 
     fn image_key(&self) -> String {
         let now = self.core.slot(&name()).unwrap().now();
-        now.keys.as_ref().unwrap().image().verifying_key().to_pem()
+        now.keys.as_ref().unwrap().image().current.verifying_key().to_pem()
     }
 
     fn epoch(&self) -> u64 {

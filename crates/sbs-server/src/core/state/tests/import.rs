@@ -193,7 +193,7 @@ async fn t8_of_many_imports_and_builds_at_once_one_makes_the_keys() {
         assert!(imported <= 1);
         assert_eq!(server.image_key() == old_key, imported == 1);
         // What is in memory is what is on the disk.
-        let kept = server.core.slot(&name()).unwrap().keep.load_keys().unwrap().unwrap();
-        assert_eq!(server.image_key(), kept.image().verifying_key().to_pem());
+        let kept = server.core.slot(&name()).unwrap().keep.load_keys(at()).unwrap().unwrap().keys;
+        assert_eq!(server.image_key(), kept.image().current.verifying_key().to_pem());
     }
 }

@@ -18,8 +18,8 @@ fn forged(records: &[(RecordName, &[u8])]) -> Vec<u8> {
 async fn s17_a_genuine_state_with_a_wrong_record_is_refused() {
     let built = Server::built().await;
     let slot = built.core.slot(&name()).unwrap();
-    let keys = slot.keep.load_keys().unwrap().unwrap().to_record();
-    let other_keys = sbs_state::DefinitionKeys::generate().unwrap();
+    let keys = slot.keep.load_keys(at()).unwrap().unwrap().keys.to_record();
+    let other_keys = sbs_state::DefinitionKeys::generate(at()).unwrap();
     let instance = br#"{"instance_id":"x","server_version":"1"}"#;
     let (journal, _) = slot.builds.newest_first().unwrap().remove(0);
     let builds = |edit: &dyn Fn(&mut serde_json::Value)| {

@@ -1,0 +1,116 @@
+//! The keys of images: what relying parties get, and new keys in the place of old ones.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sbs_proto::{KeyRole, RuntimeType, TRUST_FILE, TrustBundle};
+use serde_json::json;
+
+use crate::command::Context;
+use crate::error::{CommandError, Kind};
+use crate::file::{self, Access, Existing};
+
+/// Saves the trust bundle and the files that the usual tools read.
+pub(crate) async fn save(
+    context: &Context<'_>,
+    output: Option<&Path>,
+    existing: Existing,
+) -> Result<(), CommandError> {
+    let bundle = context.client()?.trust().await?;
+    let directory = output.map_or_else(|| directory_of(&bundle), Path::to_owned);
+    let text = serde_json::to_string_pretty(&bundle)
+        .map_err(|error| CommandError::new(Kind::Internal, error))?;
+    write(&directory.join(TRUST_FILE), &(text + "\n"), existing)?;
+    let files = bundle.files();
+    for file in &files {
+        write(&directory.join(file.path), &file.content, existing)?;
+    }
+    let shown = directory.display();
+    let mut told = format!("saved {shown}: {TRUST_FILE}");
+    for file in &files {
+        told += &format!(", {}", file.path);
+    }
+    context.ui.note(told);
+    let commands = bundle.commands();
+    let lines = commands.iter().map(|(_, command)| format!("{command}\n"));
+    let text: String = [format!("cd {shown}\n")].into_iter().chain(lines).collect();
+    let commands: serde_json::Map<_, _> =
+        commands.into_iter().map(|(tool, command)| (tool.to_owned(), command.into())).collect();
+    let names: Vec<_> = files.iter().map(|file| file.path).collect();
+    let json = json!({ "commands": commands, "directory": shown.to_string(), "files": names });
+    context.ui.result(text.trim_end(), json)
+}
+
+/// Makes a new key for a role, or ends the rotation that an earlier call began.
+pub(crate) async fn rotate(
+    context: &Context<'_>,
+    role: KeyRole,
+    retire: bool,
+) -> Result<(), CommandError> {
+    let client = context.client()?;
+    let bundle =
+        if retire { client.retire_key(role).await? } else { client.rotate_key(role).await? };
+    if retire {
+        context.ui.note("relying parties that know only the key of before refuse new images now");
+    } else {
+        context.ui.note("new images are signed with both keys until you run this with --retire");
+        context.ui.note("give relying parties what `sbs get-trust` saves, and save the state");
+    }
+    let keys = keys_of(&bundle, role);
+    let text: Vec<_> = keys
+        .iter()
+        .map(|(id, retiring)| format!("{id}{}", if *retiring { " (retiring)" } else { "" }))
+        .collect();
+    let json: Vec<_> =
+        keys.iter().map(|(id, retiring)| json!({ "id": id, "retiring": retiring })).collect();
+    context.ui.result(text.join("\n"), json!({ "keys": json, "role": role.as_str() }))
+}
+
+/// Saves the key of signed images under the name and in the form of the original's client.
+pub(crate) async fn save_image_key(context: &Context<'_>) -> Result<(), CommandError> {
+    let registration = context.client()?.registration().await?;
+    let repository = &registration.repository_name;
+    // The server wrote base64 of the key for these, and leaves it to us elsewhere.
+    let verbatim = repository.starts_with("docker.io/")
+        || context.config.runtime_type()? == RuntimeType::Classic;
+    let text = match verbatim {
+        true => registration.public_key,
+        false => STANDARD.encode(registration.public_key),
+    };
+    let name = repository.replace('/', "-");
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(safe) {
+        let error = "the server sent the name of a repository that cannot be a file's";
+        return Err(CommandError::new(Kind::Refused, error));
+    }
+    let path = format!("{name}-public.key");
+    file::write(Path::new(&path), text.as_bytes(), Access::Everyone, Existing::Keep)?;
+    context.ui.result(&path, json!({ "file": path, "key_id": registration.public_key_id }))
+}
+
+fn keys_of(bundle: &TrustBundle, role: KeyRole) -> Vec<(&str, bool)> {
+    let keys = match role {
+        KeyRole::Attestation => &bundle.attestation_keys,
+        KeyRole::Image => &bundle.image_keys,
+        KeyRole::Manifest => &bundle.manifest_keys,
+        KeyRole::OpenPgp => {
+            let keys = bundle.openpgp_keys.iter();
+            return keys.map(|key| (key.fingerprint.as_str(), key.retiring)).collect();
+        }
+    };
+    keys.iter().map(|key| (key.id.as_str(), key.retiring)).collect()
+}
+
+fn directory_of(bundle: &TrustBundle) -> PathBuf {
+    // An image reference has no character that is not safe in a name, but for the slashes.
+    format!("trust.{}", bundle.repository.to_string().replace('/', "-")).into()
+}
+
+fn write(path: &Path, text: &str, existing: Existing) -> Result<(), CommandError> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| CommandError::new(Kind::Config, error))?;
+    }
+    Ok(file::write(path, text.as_bytes(), Access::Everyone, existing)?)
+}

@@ -1,0 +1,166 @@
+//! The keys of an image definition as others see them: what relying parties and runtimes are told,
+//! and new keys in the place of old ones.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sbs_crypto::openpgp::OpenPgpSigningKey;
+use sbs_crypto::{ImageSigningKey, digest};
+use sbs_proto::{
+    Definition, DefinitionName, Digest, KeyRole, NotaryRoot, OpenPgpPublicKey, PublicKey, Registration,
+    RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
+};
+use sbs_state::{DefinitionKeys, Rotation};
+
+use crate::core::Core;
+use crate::core::error::{KeepError, RotateError, TrustError};
+use crate::core::slot::Slot;
+
+impl Core {
+    /// Returns what is needed to check the images of a definition.
+    pub(crate) fn trust(&self, name: &DefinitionName) -> Result<TrustBundle, TrustError> {
+        let (definition, keys) = self.definition_and_keys(name)?;
+        Ok(TrustBundle {
+            attestation_keys: image_keys(keys.attestation()),
+            definition: name.clone(),
+            image_keys: image_keys(keys.image()),
+            lookaside: self.0.builder.lookaside().map(ToOwned::to_owned),
+            manifest_keys: public_keys(keys.manifest(), |key| {
+                let key = key.verifying_key();
+                (key.to_pem(), digest(key.spki_der()))
+            }),
+            notary: notary_root(&definition, &keys)?,
+            openpgp_keys: openpgp_keys(keys.openpgp()),
+            repository: definition.destination.clone(),
+            schema: TRUST_SCHEMA.to_owned(),
+        })
+    }
+
+    /// Returns what a runtime is told of the image, with the credentials for pulling it.
+    pub(crate) fn registration(&self, name: &DefinitionName) -> Result<Registration, TrustError> {
+        let (definition, keys) = self.definition_and_keys(name)?;
+        let key = &keys.openpgp().current;
+        // The original's client writes the key to a file as it comes here, and makes base64 of it
+        // everywhere else.
+        let verbatim = definition.destination.registry().is_docker_hub()
+            || definition.runtime_type == RuntimeType::Classic;
+        let (public_key_id, text) = match notary_root(&definition, &keys)? {
+            Some(root) => (root.root_key_id, root.root_certificate),
+            None => (key.fingerprint().to_string(), key.to_armored_certificate()),
+        };
+        let public_key = if verbatim { STANDARD.encode(text) } else { text };
+        let (user, password) = match definition.pull_credentials {
+            Some(credentials) => (credentials.user, credentials.password),
+            None => (String::new(), SecretText::new(String::new())),
+        };
+        Ok(Registration {
+            docker_password: password,
+            docker_username: user,
+            envs_whitelist: definition.env_whitelist,
+            public_key,
+            public_key_id,
+            repository_name: definition.destination.to_string(),
+        })
+    }
+
+    /// Makes a new key for a role; the one before it signs beside it until it is retired.
+    pub(crate) async fn rotate_key(
+        &self,
+        name: &DefinitionName,
+        role: KeyRole,
+    ) -> Result<(), RotateError> {
+        let now = self.0.clock.now();
+        self.change_keys(name, move |keys| keys.rotate(role, now)).await?;
+        tracing::info!(definition = %name, role = role.as_str(), "a signing key was rotated");
+        Ok(())
+    }
+
+    /// Ends the rotation of a role: the key before the present one is gone for good.
+    pub(crate) async fn retire_key(
+        &self,
+        name: &DefinitionName,
+        role: KeyRole,
+    ) -> Result<(), RotateError> {
+        self.change_keys(name, move |keys| keys.retire(role)).await?;
+        tracing::info!(definition = %name, role = role.as_str(), "a signing key was retired");
+        Ok(())
+    }
+
+    async fn change_keys(
+        &self,
+        name: &DefinitionName,
+        change: impl FnOnce(&mut DefinitionKeys) -> Result<(), sbs_state::RotateKeyError>
+        + Send
+        + 'static,
+    ) -> Result<(), RotateError> {
+        let slot = self.slot(name).ok_or(TrustError::NoSuchDefinition)?;
+        let _writer = slot.writer.lock().await;
+        // A build signs with the keys that it began with.
+        if slot.now().running.is_some() {
+            return Err(RotateError::Busy);
+        }
+        let kept = slot.keep.load_definition().map_err(TrustError::from)?;
+        let kept = kept.ok_or(TrustError::NoKeys)?;
+        let keys = slot.now().keys.clone().ok_or(TrustError::NoKeys)?;
+        let now = self.0.clock.now();
+        let changed = tokio::task::spawn_blocking(move || {
+            let copied = DefinitionKeys::from_record(&keys.to_record(), now);
+            let mut keys = copied.map_err(KeepError::damaged(WHAT)).map_err(TrustError::from)?.keys;
+            change(&mut keys)?;
+            Ok::<_, RotateError>(keys)
+        });
+        let keys = changed.await.map_err(KeepError::damaged(WHAT)).map_err(TrustError::from)??;
+        slot.set_keys(kept, keys, &self.0.sealing).map_err(TrustError::from)?;
+        Ok(())
+    }
+
+    fn definition_and_keys(
+        &self,
+        name: &DefinitionName,
+    ) -> Result<(Definition, std::sync::Arc<DefinitionKeys>), TrustError> {
+        let slot: &Slot = self.slot(name).ok_or(TrustError::NoSuchDefinition)?;
+        let kept = slot.keep.load_definition()?.ok_or(TrustError::NoKeys)?;
+        let keys = slot.now().keys.clone().ok_or(TrustError::NoKeys)?;
+        let definition = kept.definition().map_err(KeepError::damaged(WHAT))?;
+        Ok((definition, keys))
+    }
+}
+
+fn image_keys(keys: &Rotation<ImageSigningKey>) -> Vec<PublicKey> {
+    public_keys(keys, |key| {
+        let key = key.verifying_key();
+        (key.to_pem(), digest(key.spki_der()))
+    })
+}
+
+/// Lists the keys of a role by their PEM and the digest of their DER.
+fn public_keys<K>(
+    keys: &Rotation<K>,
+    public: impl Fn(&K) -> (String, Digest),
+) -> Vec<PublicKey> {
+    let all = keys.keys().enumerate();
+    all.map(|(place, key)| {
+        let (pem, id) = public(key);
+        PublicKey { id: id.to_hex(), pem, retiring: place > 0 }
+    })
+    .collect()
+}
+
+fn openpgp_keys(keys: &Rotation<OpenPgpSigningKey>) -> Vec<OpenPgpPublicKey> {
+    let all = keys.keys().enumerate();
+    all.map(|(place, key)| OpenPgpPublicKey {
+        armored: key.to_armored_certificate(),
+        fingerprint: key.fingerprint().to_string(),
+        retiring: place > 0,
+    })
+    .collect()
+}
+
+fn notary_root(
+    definition: &Definition,
+    keys: &DefinitionKeys,
+) -> Result<Option<NotaryRoot>, KeepError> {
+    let _ = (definition, keys);
+    Ok(None)
+}
+
+const WHAT: &str = "the keys";
