@@ -115,7 +115,9 @@ impl DefinitionKeys {
                 self.attestation.begin(ImageSigningKey::generate().map_err(failed)?)
             }
             KeyRole::Image => self.image.begin(ImageSigningKey::generate().map_err(failed)?),
-            KeyRole::Manifest => self.manifest.begin(ManifestSigningKey::generate().map_err(failed)?),
+            KeyRole::Manifest => {
+                self.manifest.begin(ManifestSigningKey::generate().map_err(failed)?)
+            }
             KeyRole::OpenPgp => {
                 let key = OpenPgpSigningKey::generate(USER_ID, at);
                 self.openpgp.begin(key.map_err(GenerateKeysError::OpenPgp)?)

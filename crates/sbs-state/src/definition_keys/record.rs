@@ -46,10 +46,10 @@ impl DefinitionKeys {
     ///
     /// Secret: store it sealed.
     pub fn to_record(&self) -> Zeroizing<Vec<u8>> {
-        let attestation = self.attestation.encoded(|key| key.to_pkcs8_der());
-        let image = self.image.encoded(|key| key.to_pkcs8_der());
-        let manifest = self.manifest.encoded(|key| key.to_pkcs8_der());
-        let openpgp = self.openpgp.encoded(|key| key.to_bytes());
+        let attestation = self.attestation.encoded(ImageSigningKey::to_pkcs8_der);
+        let image = self.image.encoded(ImageSigningKey::to_pkcs8_der);
+        let manifest = self.manifest.encoded(ManifestSigningKey::to_pkcs8_der);
+        let openpgp = self.openpgp.encoded(OpenPgpSigningKey::to_bytes);
         let notary: Vec<_> = self.notary.iter().map(|(gun, key)| (gun, encode(key))).collect();
         let fields = Record {
             schema: SCHEMA,
