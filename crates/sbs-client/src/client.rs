@@ -359,7 +359,9 @@ pub(crate) fn accepted(reply: &[u8]) -> Result<StatusReply, CallError> {
 fn trust_bundle(reply: &[u8]) -> Result<TrustBundle, CallError> {
     let bundle: TrustBundle = body::parse_object(reply)?;
     if bundle.schema != TRUST_SCHEMA {
-        return Err(CallError::UnexpectedReply { what: "its keys are in a form of another version" });
+        return Err(CallError::UnexpectedReply {
+            what: "its keys are in a form of another version",
+        });
     }
     Ok(bundle)
 }

@@ -34,7 +34,7 @@ pub(crate) async fn save_json(
     let recipient = read_recipient(sealing.recipient, now)?;
     let vendor = vendor_key(context, sealing, now)?;
     let registration = context.client()?.registration().await?;
-    let text = definition(&registration, secrets, &vendor.to_armored_certificate())?;
+    let text = definition(&registration, secrets.as_ref(), &vendor.to_armored_certificate())?;
     let message = recipient.encrypt_and_sign(text.as_bytes(), &vendor, now);
     let message = message.map_err(|error| CommandError::new(Kind::Config, error))?;
     let path = format!("{}.enc", repo_id(context)?);
@@ -63,8 +63,9 @@ fn check_runtime_type(context: &Context<'_>) -> Result<(), CommandError> {
         RuntimeType::Classic => Ok(()),
         other => {
             let text = format!("there is no registration definition for {}", other.as_str());
-            Err(CommandError::new(Kind::Usage, text)
-                .hint("contracts of that runtime take the key that get-signed-image-publickey saves"))
+            Err(CommandError::new(Kind::Usage, text).hint(
+                "contracts of that runtime take the key that get-signed-image-publickey saves",
+            ))
         }
     }
 }
@@ -97,7 +98,7 @@ fn secrets(context: &Context<'_>) -> Result<Map<String, Value>, CommandError> {
 /// runtime itself sets.
 fn definition(
     registration: &Registration,
-    secrets: Option<Map<String, Value>>,
+    secrets: Option<&Map<String, Value>>,
     vendor_key: &str,
 ) -> Result<Zeroizing<String>, CommandError> {
     let internal = |error| CommandError::new(Kind::Internal, error);
@@ -112,7 +113,7 @@ fn definition(
                 names.push(name.into());
             }
         }
-        if let Some(secrets) = &secrets {
+        if let Some(secrets) = secrets {
             let list = json!({ "mount_path": SECRETS_PATH, "secrets_list": secrets });
             members.insert("secrets".to_owned(), list);
         }
@@ -161,7 +162,11 @@ fn vendor_key(
     let key = OpenPgpSigningKey::generate(&user_id, now);
     let key = key.map_err(|error| CommandError::new(Kind::Config, error))?;
     file::write(&path, &key.to_bytes(), Access::Owner, Existing::Keep)?;
-    context.ui.note(format_args!("made the vendor key {} in {}", key.fingerprint(), path.display()));
+    context.ui.note(format_args!(
+        "made the vendor key {} in {}",
+        key.fingerprint(),
+        path.display()
+    ));
     Ok(key)
 }
 

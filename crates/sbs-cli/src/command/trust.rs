@@ -27,17 +27,13 @@ pub(crate) async fn save(
         write(&directory.join(file.path), &file.content, existing)?;
     }
     let shown = directory.display();
-    let mut told = format!("saved {shown}: {TRUST_FILE}");
-    for file in &files {
-        told += &format!(", {}", file.path);
-    }
-    context.ui.note(told);
+    let names: Vec<_> = files.iter().map(|file| file.path).collect();
+    context.ui.note(format_args!("saved in {shown}: {TRUST_FILE}, {}", names.join(", ")));
     let commands = bundle.commands();
     let lines = commands.iter().map(|(_, command)| format!("{command}\n"));
     let text: String = [format!("cd {shown}\n")].into_iter().chain(lines).collect();
     let commands: serde_json::Map<_, _> =
         commands.into_iter().map(|(tool, command)| (tool.to_owned(), command.into())).collect();
-    let names: Vec<_> = files.iter().map(|file| file.path).collect();
     let json = json!({ "commands": commands, "directory": shown.to_string(), "files": names });
     context.ui.result(text.trim_end(), json)
 }
@@ -74,10 +70,8 @@ pub(crate) async fn save_image_key(context: &Context<'_>) -> Result<(), CommandE
     // The server wrote base64 of the key for these, and leaves it to us elsewhere.
     let verbatim = repository.starts_with("docker.io/")
         || context.config.runtime_type()? == RuntimeType::Classic;
-    let text = match verbatim {
-        true => registration.public_key,
-        false => STANDARD.encode(registration.public_key),
-    };
+    let key = registration.public_key;
+    let text = if verbatim { key } else { STANDARD.encode(key) };
     let name = repository.replace('/', "-");
     let safe = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
     if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(safe) {

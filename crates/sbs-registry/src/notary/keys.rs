@@ -92,6 +92,11 @@ impl NotaryKeys {
         STANDARD.encode(&self.certificate_pem)
     }
 
+    /// Returns that certificate as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
     /// Returns the public key of `targets` as PEM: what the owner of another repository gives the
     /// right to sign to.
     pub fn targets_public_pem(&self) -> String {

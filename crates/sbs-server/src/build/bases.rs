@@ -234,6 +234,14 @@ pub(crate) struct ResolveBasesError {
     fault: ResolveFault,
 }
 
+impl ResolveBasesError {
+    /// Signatures were asked for and cannot be checked.
+    pub(crate) fn unchecked() -> Self {
+        let reference = ImageReference::parse("scratch").expect("a name");
+        Self { reference, fault: ResolveFault::Unchecked }
+    }
+}
+
 /// Why an external image could not be resolved or downloaded.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -271,6 +279,10 @@ pub(crate) enum ResolveFault {
         "its ONBUILD instructions use `--from` or `--mount`, which cannot be checked; build on another image"
     )]
     Trigger,
+
+    /// Its signature cannot be checked.
+    #[error("this server cannot check signatures of base images yet")]
+    Unchecked,
 
     /// It is too large.
     #[error("the image is larger than {} GiB", MAX_IMAGE_BYTES >> 30)]

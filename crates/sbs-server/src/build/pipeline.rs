@@ -19,7 +19,7 @@ use time::macros::format_description;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::build::bases::{BaseSources, ResolvedBase, resolve_bases};
+use crate::build::bases::{BaseSources, ResolveBasesError, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
 use crate::build::engine::{BuildRequest, Built};
 use crate::build::environment::Environment;
@@ -206,6 +206,9 @@ async fn build(
         .map_err(|error| stop(log, &error))?;
     for warning in plan.warnings() {
         log.warning(warning);
+    }
+    if definition.base_trust.is_some() {
+        return Err(stop(log, &ResolveBasesError::unchecked()));
     }
     let sources = BaseSources {
         cache: &environment.bases,

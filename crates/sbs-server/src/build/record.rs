@@ -118,7 +118,8 @@ fn seal(
 ) -> Result<NamedTempFile, PackError> {
     let at = |source| PackError::Io { what: "the manifest", source };
     let directory = request.files.directory();
-    let signature = sign(&inner.digest, &request.keys.manifest().current).map_err(PackError::Sign)?;
+    let signature =
+        sign(&inner.digest, &request.keys.manifest().current).map_err(PackError::Sign)?;
     let name = request.build_name.manifest_name();
     let envelope = Envelope {
         name: &name,

@@ -183,7 +183,7 @@ impl Core {
         }
         let kept = slot.keep.load_definition()?.ok_or(StartBuildError::NotInitialised)?;
         let definition = kept.definition().map_err(StartBuildError::Definition)?;
-        let keys = slot.keys(kept, &self.0.sealing, self.0.clock.now()).await?;
+        let keys = slot.keys(kept, &definition, &self.0.sealing, self.0.clock.now()).await?;
         let work = self.0.store.path("work").join(name.as_str());
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
         let started = self.0.clock.now();

@@ -1,11 +1,13 @@
 //! One image definition: what is kept of it, its builds, and what it does now.
 
+use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sbs_proto::{DefinitionName, RESTARTED_CICD, StatusText};
+use sbs_proto::{Definition, DefinitionName, RESTARTED_CICD, StatusText};
+use sbs_registry::notary::NotaryKeys;
 use sbs_state::{ClientShare, DefinitionKeys};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use crate::core::builds::{BuildFiles, Builds, Current, Journal, Manifests, Phase
 use crate::core::error::{KeepError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
 use crate::core::state::Sealing;
+use crate::core::trust::gun;
 use crate::store::{KNOWN_HOSTS, Store};
 
 /// One image definition.
@@ -150,16 +153,32 @@ impl Slot {
     pub(super) async fn keys(
         &self,
         kept: Kept,
+        definition: &Definition,
         sealing: &Sealing,
         now: OffsetDateTime,
     ) -> Result<Arc<DefinitionKeys>, StartBuildError> {
-        if let Some(keys) = &self.now().keys {
+        let before = self.now().keys.clone();
+        // Each repository that is announced by a notary has keys of its own there.
+        let gun = definition.notary.as_ref().map(|_| gun(definition));
+        let gun = gun.filter(|gun| {
+            before.as_ref().is_none_or(|keys| keys.notary(&gun.to_string()).is_none())
+        });
+        if let (Some(keys), None) = (&before, &gun) {
             return Ok(Arc::clone(keys));
         }
-        let made = tokio::task::spawn_blocking(move || DefinitionKeys::generate(now)).await;
+        let made = move || -> Result<DefinitionKeys, Box<dyn Error + Send + Sync>> {
+            let mut keys = match before {
+                Some(keys) => DefinitionKeys::from_record(&keys.to_record(), now)?.keys,
+                None => DefinitionKeys::generate(now)?,
+            };
+            if let Some(gun) = gun {
+                keys.set_notary(&gun.to_string(), NotaryKeys::generate(&gun, now)?.to_record());
+            }
+            Ok(keys)
+        };
+        let made = tokio::task::spawn_blocking(made).await;
         let made = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
-        let keys = made.map_err(|error| StartBuildError::Keys(Box::new(error)))?;
-        Ok(self.set_keys(kept, keys, sealing)?)
+        Ok(self.set_keys(kept, made.map_err(StartBuildError::Keys)?, sealing)?)
     }
 
     /// Keeps keys in the place of those before, on the disk and then in memory.

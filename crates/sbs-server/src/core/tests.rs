@@ -60,8 +60,11 @@ impl Builder for Double {
                 let build_name = BuildName::parse(&format!("r.example.app.{count}")).unwrap();
                 let manifest = job.files.manifest(&build_name.manifest_name());
                 fs::write(manifest, "a manifest").unwrap();
-                fs::write(job.files.public_key(), job.keys.manifest().current.verifying_key().to_pem())
-                    .unwrap();
+                fs::write(
+                    job.files.public_key(),
+                    job.keys.manifest().current.verifying_key().to_pem(),
+                )
+                .unwrap();
                 let status = BuildStatus::unfinished("", StatusText::done(Step::Success))
                     .named(&build_name, &ImageTag::parse("v1").unwrap());
                 Ok(Recorded { build_name, image: "r.example/app@sha256:00".to_owned(), status })
@@ -349,7 +352,8 @@ async fn definition_and_keys_survive_and_open_under_their_root_secret_alone() {
     ended(&core).await;
     let public = |core: &Core| {
         let keys = core.slot(&name()).unwrap().now().keys.clone().unwrap();
-        keys.image().current.verifying_key().to_pem() + &keys.manifest().current.verifying_key().to_pem()
+        keys.image().current.verifying_key().to_pem()
+            + &keys.manifest().current.verifying_key().to_pem()
     };
     let before = public(&core);
     drop(core);

@@ -6,9 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use sbs_crypto::openpgp::OpenPgpSigningKey;
 use sbs_crypto::{ImageSigningKey, digest};
 use sbs_proto::{
-    Definition, DefinitionName, Digest, KeyRole, NotaryRoot, OpenPgpPublicKey, PublicKey, Registration,
-    RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
+    Definition, DefinitionName, Digest, KeyRole, NotaryRoot, OpenPgpPublicKey, PublicKey,
+    Registration, RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
 };
+use sbs_registry::notary::{Gun, NotaryKeys};
 use sbs_state::{DefinitionKeys, Rotation};
 
 use crate::core::Core;
@@ -133,10 +134,7 @@ fn image_keys(keys: &Rotation<ImageSigningKey>) -> Vec<PublicKey> {
 }
 
 /// Lists the keys of a role by their PEM and the digest of their DER.
-fn public_keys<K>(
-    keys: &Rotation<K>,
-    public: impl Fn(&K) -> (String, Digest),
-) -> Vec<PublicKey> {
+fn public_keys<K>(keys: &Rotation<K>, public: impl Fn(&K) -> (String, Digest)) -> Vec<PublicKey> {
     let all = keys.keys().enumerate();
     all.map(|(place, key)| {
         let (pem, id) = public(key);
@@ -155,12 +153,26 @@ fn openpgp_keys(keys: &Rotation<OpenPgpSigningKey>) -> Vec<OpenPgpPublicKey> {
     .collect()
 }
 
+/// Returns the name that a definition's repository has at a notary.
+pub(crate) fn gun(definition: &Definition) -> Gun {
+    Gun::new(definition.destination.registry(), definition.destination.repository())
+}
+
 fn notary_root(
     definition: &Definition,
     keys: &DefinitionKeys,
 ) -> Result<Option<NotaryRoot>, KeepError> {
-    let _ = (definition, keys);
-    Ok(None)
+    let Some(server) = &definition.notary else { return Ok(None) };
+    let gun = gun(definition);
+    // They are made when the next build starts.
+    let Some(record) = keys.notary(&gun.to_string()) else { return Ok(None) };
+    let keys = NotaryKeys::from_record(record).map_err(KeepError::damaged(WHAT))?;
+    Ok(Some(NotaryRoot {
+        gun: gun.to_string(),
+        root_certificate: keys.certificate_pem().to_owned(),
+        root_key_id: keys.root_key_id().to_string(),
+        server: server.to_string(),
+    }))
 }
 
 const WHAT: &str = "the keys";

@@ -19,7 +19,7 @@ use super::Sealing;
 use super::error::{ExportStateError, ImportStateError};
 use crate::core::Core;
 use crate::core::state::import::ImportedState;
-use crate::core::tests::{Act, CANARY, body, ended, name, open, open_with, root_secret};
+use crate::core::tests::{Act, CANARY, at, body, ended, name, open, open_with, root_secret};
 
 /// A server and its data.
 struct Server {
