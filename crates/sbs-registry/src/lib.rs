@@ -13,6 +13,7 @@ mod error;
 mod log;
 pub mod notary;
 mod push;
+pub mod simple_signing;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

@@ -15,6 +15,7 @@
 pub mod double;
 pub mod notary;
 pub mod real;
+pub mod signatures;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -88,6 +88,12 @@ impl Session {
         self.defer_if_busy(response)
     }
 
+    /// Sends a request once without logging in, whatever the answer says of that.
+    pub(super) async fn bare(&self, call: &Call<'_>) -> Result<Response, Fault> {
+        let (response, _) = self.follow(call, None).await?;
+        self.defer_if_busy(response)
+    }
+
     /// Sends a request and waits for the head of the answer, as long as the body moves.
     pub(super) async fn exchange(
         &self,

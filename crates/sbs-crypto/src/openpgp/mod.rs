@@ -43,4 +43,5 @@ pub use self::key::{
 pub use self::read::DecryptError;
 pub use self::verify::{
     MAX_SIGNED_BYTES, OpenPgpVerifier, RefusedCertificate, VerifiedMessage, VerifyMessageError,
+    begins_like_a_signed_message,
 };

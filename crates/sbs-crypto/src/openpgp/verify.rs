@@ -80,8 +80,8 @@ impl OpenPgpVerifier {
         if message.len() > MAX_SIGNED_BYTES {
             return Err(VerifyMessageError::TooLong);
         }
-        // The library would also take armor, in which containers/image reads no signature.
-        if !message.first().is_some_and(|first| BEGINNINGS.contains(first)) {
+        // The library would also take armor.
+        if !begins_like_a_signed_message(message) {
             return Err(VerifyMessageError::NotAMessage);
         }
         let (payload, good) = read::verify(self, message)?;
@@ -136,6 +136,13 @@ impl OpenPgpVerifier {
         let issuer = issuers.first().map_or_else(|| "unnamed".to_owned(), KeyHandle::to_hex);
         VerifyMessageError::UnknownKey { issuer }
     }
+}
+
+/// Tells whether the first byte is one that a binary signed message begins with.
+///
+/// It is by this byte that containers/image knows a signature.
+pub fn begins_like_a_signed_message(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| BEGINNINGS.contains(first))
 }
 
 /// A payload whose signature was verified; only [`OpenPgpVerifier::verify_message`] makes it.
@@ -209,7 +216,6 @@ pub(super) struct GoodSignature {
     pub(super) signed_at: OffsetDateTime,
 }
 
-// As in containers/image: compressed data, one-pass signature, signature, each in the old or the
-// new form of packets.
+// Compressed data, one-pass signature, signature, each in the old and the new form of packets.
 const BEGINNINGS: [u8; 12] =
     [0xa0, 0xa1, 0xa2, 0xa3, 0xc8, 0x90, 0x91, 0x92, 0xc4, 0x88, 0x89, 0x8a];
