@@ -10,6 +10,7 @@
 //! - to sign and verify build manifests: [`ManifestSigningKey`], [`ManifestVerifyingKey`];
 //! - to sign and verify images: [`ImageSigningKey`], [`ImageVerifyingKey`];
 //! - to sign and verify image trust data: [`TrustSigningKey`], [`TrustVerifyingKey`];
+//! - to sign and verify what has a type: [`dsse`];
 //! - to compute the ids of git objects: [`git`];
 //! - to keep a small secret at rest: [`SealingKey`];
 //! - to seal a stream: [`ChunkedKey`];
@@ -49,6 +50,7 @@ mod trust;
 mod verify;
 
 // The public interface:
+pub mod dsse;
 pub mod git;
 #[cfg(feature = "openpgp")]
 pub mod openpgp;
