@@ -19,6 +19,9 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
+    /// What it is an image manifest of, in a list of referrers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// What is said of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -51,21 +54,35 @@ pub struct ImageManifest {
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
+    /// What it is, where it is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
+    /// What it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// What is said of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
 
-/// A list of image manifests, one for each platform.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+/// A list of image manifests, one for each platform or for each referrer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageIndex {
     schema_version: u32,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
     /// The entries.
     pub manifests: Vec<Descriptor>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 /// Which of the two a document is.
@@ -84,6 +101,7 @@ impl Descriptor {
             media_type: media_type.to_owned(),
             digest,
             size,
+            artifact_type: None,
             annotations: BTreeMap::new(),
             platform: None,
             other: Map::new(),
@@ -100,7 +118,16 @@ impl ImageManifest {
     /// Makes an OCI image manifest.
     pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         let media_type = Some(media_type::OCI_IMAGE.to_owned());
-        Self { schema_version: 2, media_type, config, layers, other: Map::new() }
+        Self {
+            schema_version: 2,
+            media_type,
+            artifact_type: None,
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+            other: Map::new(),
+        }
     }
 
     /// Parses an image manifest, OCI or Docker.
@@ -133,6 +160,17 @@ impl ImageManifest {
 }
 
 impl ImageIndex {
+    /// Makes an OCI image index.
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        let media_type = Some(media_type::OCI_INDEX.to_owned());
+        Self { schema_version: 2, media_type, manifests, other: Map::new() }
+    }
+
+    /// Returns the text of the document.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("the names of all members are strings")
+    }
+
     /// Parses an image index, OCI or Docker.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
         let index: Self = serde_json::from_slice(bytes)?;
@@ -185,6 +223,8 @@ pub mod media_type {
     pub const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// A Docker manifest list.
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// The configuration of what needs none: the document `{}`.
+    pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
     /// The configuration of an OCI image.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// An OCI image manifest.
@@ -209,12 +249,20 @@ mod tests {
         let layer =
             DESCRIPTOR.replace("\"size\"", "\"urls\":[\"https://x\"],\"data\":\"\",\"size\"");
         let text = format!(
-            r#"{{"schemaVersion":2,"config":{DESCRIPTOR},"layers":[{layer}],"annotations":{{"a":"b"}}}}"#
+            r#"{{"schemaVersion":2,"artifactType":"t","config":{DESCRIPTOR},"layers":[{layer}],"subject":{layer},"annotations":{{"a":"b"}},"more":[1]}}"#
         );
         let manifest = ImageManifest::parse(text.as_bytes()).unwrap();
         let again: Value = serde_json::from_slice(&manifest.to_json()).unwrap();
         assert_eq!(again, serde_json::from_str::<Value>(&text).unwrap());
         assert_eq!(manifest.blobs().len(), 1, "the same blob is listed twice");
+
+        let entry = layer.replace("\"size\"", "\"artifactType\":\"t\",\"size\"");
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{DESCRIPTOR},{entry}],"annotations":{{"a":"b"}}}}"#
+        );
+        let index = ImageIndex::parse(text.as_bytes()).unwrap();
+        let again: Value = serde_json::from_slice(&index.to_json()).unwrap();
+        assert_eq!(again, serde_json::from_str::<Value>(&text).unwrap());
     }
 
     #[test]

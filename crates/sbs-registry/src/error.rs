@@ -68,6 +68,17 @@ pub enum RegistryError {
         what: &'static str,
     },
 
+    /// The registry took something and does not serve it.
+    #[error(
+        "registry `{host}` accepted a {what} and does not serve it; does someone else write there?"
+    )]
+    NotKept {
+        /// The registry, as `host` or `host:port`.
+        host: String,
+        /// What it is about.
+        what: &'static str,
+    },
+
     /// The registry named a token server that credentials must not go to.
     #[error(
         "registry `{host}` wants its users to log in at `{realm}`, which is not trusted; if that \
@@ -227,11 +238,25 @@ impl RegistryError {
             Self::Internal(_) | Self::Local { .. } => "internal",
             Self::DigestMismatch { .. }
             | Self::Malformed { .. }
+            | Self::NotKept { .. }
             | Self::RedirectNotAllowed { .. }
             | Self::Rejected { .. }
             | Self::SizeMismatch { .. }
             | Self::TooLarge { .. } => "registry",
         }
+    }
+
+    /// Tells whether the registry answered, and the answer is not what it should be; otherwise there
+    /// is no answer that says anything about what was asked for.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. }
+                | Self::Malformed { .. }
+                | Self::NotFound { .. }
+                | Self::SizeMismatch { .. }
+                | Self::TooLarge { .. }
+        )
     }
 
     /// Tells whether the registry has no such thing.

@@ -8,11 +8,15 @@
 mod address;
 mod auth;
 mod blob;
+pub mod cosign;
 mod document;
 mod error;
 mod log;
 pub mod notary;
+mod patience;
 mod push;
+mod referrers;
+mod shared;
 pub mod simple_signing;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -26,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Response};
 use sbs_proto::{Credentials, Digest, ImageTag, RegistryHost, Repository};
@@ -37,6 +41,7 @@ use url::Url;
 use self::address::PublicOnly;
 use self::auth::{Access, Login, Scope};
 use self::error::Fault;
+use self::shared::Locks;
 use self::transport::{Attempts, Call, Payload};
 
 pub use self::blob::BlobSource;
@@ -45,6 +50,7 @@ pub use self::document::{
 };
 pub use self::error::{RegistryError, Remark, TransportError, chain, find_cause};
 pub use self::log::Log;
+pub use self::patience::Patience;
 
 /// Whom the client trusts.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +104,7 @@ pub struct RegistryClient(Arc<Client>);
 #[derive(Debug)]
 struct Client {
     limits: Limits,
+    locks: Locks,
     token_hosts: Vec<String>,
     /// For the registry itself and the hosts that the operator named.
     trusted: reqwest::Client,
@@ -127,7 +134,8 @@ impl RegistryClient {
         let untrusted = builder().dns_resolver(PublicOnly).build();
         let untrusted = untrusted.map_err(MakeRegistryClientError::Build)?;
         let token_hosts = trust.token_hosts.clone();
-        Ok(Self(Arc::new(Client { limits, token_hosts, trusted, untrusted })))
+        let locks = Locks::default();
+        Ok(Self(Arc::new(Client { limits, locks, token_hosts, trusted, untrusted })))
     }
 
     /// Begins a session with one registry; attempts that are repeated show in the log.
@@ -249,6 +257,18 @@ impl Session {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<(), RegistryError> {
+        self.put_manifest(repository, target, media_type, bytes).await?;
+        Ok(())
+    }
+
+    /// Pushes an image manifest and returns the headers of the answer.
+    async fn put_manifest(
+        &self,
+        repository: &Repository,
+        target: Target<'_>,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<HeaderMap, RegistryError> {
         let scope = Scope { repository, access: Access::Push };
         let mut call = Call::new(Method::PUT, self.manifest_url(repository, target)?, scope);
         let media_type = HeaderValue::from_str(media_type);
@@ -260,7 +280,8 @@ impl Session {
         if !matches!(response.status(), StatusCode::CREATED | StatusCode::OK) {
             return Err(self.refusal(response, "repository").await.error);
         }
-        self.check_stored(&response, "image manifest", digest)
+        self.check_stored(&response, "image manifest", digest)?;
+        Ok(response.headers().clone())
     }
 
     fn host(&self) -> &str {

@@ -297,7 +297,8 @@ impl Session {
         Ok(request)
     }
 
-    fn is_registry(&self, url: &Url) -> bool {
+    /// Tells whether an address is the registry's own.
+    pub(super) fn is_registry(&self, url: &Url) -> bool {
         url.origin() == self.0.base.origin()
     }
 

@@ -3,12 +3,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_crypto::{ImageVerifyingKey, SignatureValid};
-use sbs_proto::{Digest, ImageReference, ImageTag, ParseNameError};
+use sbs_crypto::ImageVerifyingKey;
+use sbs_proto::{Digest, ImageReference, ImageTag, ParseNameError, parse_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use sbs_registry::Descriptor;
+use super::{Expected, ImageSignature, InvalidSignature, key_id, names};
+use crate::Descriptor;
 
 /// What is signed: these bytes, exactly.
 ///
@@ -60,17 +61,26 @@ pub(super) fn payload(image: &ImageReference, digest: Digest) -> Vec<u8> {
     serde_json::to_vec(&Payload::new(image, digest)).expect("the names of all members are strings")
 }
 
-/// Verifies that a signature's bytes say that `digest` is the image `image`, and that `key` signed
-/// them.
+/// Verifies that `key` signed the bytes, and that they name the image.
 pub(super) fn verify(
     bytes: &[u8],
     signature: &[u8],
     key: &ImageVerifyingKey,
-    (image, digest): (&ImageReference, Digest),
-) -> Option<SignatureValid> {
-    let valid = key.verify(bytes, signature).ok()?;
-    let said: Payload = serde_json::from_slice(bytes).ok()?;
-    (said == Payload::new(image, digest)).then_some(valid)
+    expected: Expected<'_>,
+) -> Result<ImageSignature, InvalidSignature> {
+    let _valid = key.verify(bytes, signature)?;
+    let said: Payload = parse_json(bytes).map_err(|_| InvalidSignature::OtherStatement)?;
+    let image = ImageReference::parse(&said.critical.identity.docker_reference);
+    let image = image.map_err(|_| InvalidSignature::OtherImage)?;
+    let digest = said.critical.image.docker_manifest_digest;
+    if digest != expected.digest || !names(&image, expected.image) {
+        return Err(InvalidSignature::OtherImage);
+    }
+    // Another type of statement, or the reference in another writing.
+    if said != Payload::new(&image, digest) {
+        return Err(InvalidSignature::OtherStatement);
+    }
+    Ok(ImageSignature { key: key_id(key), image, digest, build: None })
 }
 
 /// Returns the tag under which the signatures of an image are found.
@@ -133,34 +143,56 @@ mod tests {
     fn only_the_same_statement_by_the_same_key_verifies() {
         let key = ImageSigningKey::generate().unwrap();
         let (image, digest) = image();
-        let check = |bytes: &[u8], signer: &ImageSigningKey| {
-            let signature = signer.sign(bytes).unwrap();
-            verify(bytes, &signature, &key.verifying_key(), (&image, digest)).is_some()
-        };
-        let bytes = payload(&image, digest);
-        assert!(check(&bytes, &key));
-        assert!(!check(&bytes, &ImageSigningKey::generate().unwrap()));
+        let untagged = ImageReference::new(image.registry().clone(), image.repository().clone());
+        for wanted in [&image, &untagged] {
+            let expected = Expected { image: wanted, digest };
+            let check = |bytes: &[u8], signer: &ImageSigningKey| {
+                verify(bytes, &signer.sign(bytes).unwrap(), &key.verifying_key(), expected)
+            };
+            let bytes = payload(&image, digest);
+            let valid = check(&bytes, &key).unwrap();
+            assert_eq!((valid.image(), valid.digest()), (&image, digest));
+            assert_eq!(valid.key(), key_id(&key.verifying_key()));
+            let result = check(&bytes, &ImageSigningKey::generate().unwrap());
+            assert!(matches!(result, Err(InvalidSignature::Signature(_))), "{result:?}");
 
-        let text = String::from_utf8(bytes.clone()).unwrap();
-        for other in [
-            text.replace("v1-0a1b2c3", "v2"),
-            text.replace("abab", "cdcd"),
-            text.replace("cosign container", "atomic container"),
-            text.replace("\"optional\":null", "\"optional\":{\"a\":1}"),
-            text.replace("\"type\"", "\"more\":1,\"type\""),
-            text.replace("\"optional\":null", "\"optional\":null,\"optional\":null"),
-            "{}".to_owned(),
-        ] {
-            assert_ne!(other, text);
-            assert!(!check(other.as_bytes(), &key), "{other}");
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            for other in [
+                text.replace("registry.example:5000/", "registry.example:5001/"),
+                text.replace("team/app", "team/other"),
+                text.replace(":v1-0a1b2c3", ""),
+                text.replace("v1-0a1b2c3", &format!("v1-0a1b2c3@{digest}")),
+                text.replace("abab", "cdcd"),
+            ] {
+                assert_ne!(other, text);
+                let result = check(other.as_bytes(), &key);
+                assert!(matches!(result, Err(InvalidSignature::OtherImage)), "{other}");
+            }
+            for other in [
+                text.replace("cosign container", "atomic container"),
+                text.replace("\"optional\":null", "\"optional\":{\"a\":1}"),
+                text.replace("\"type\"", "\"more\":1,\"type\""),
+                text.replace("\"optional\":null", "\"optional\":null,\"optional\":null"),
+                "{}".to_owned(),
+            ] {
+                assert_ne!(other, text);
+                let result = check(other.as_bytes(), &key);
+                assert!(matches!(result, Err(InvalidSignature::OtherStatement)), "{other}");
+            }
+            let signature = key.sign(&bytes).unwrap();
+            for at in 0..signature.len() {
+                let mut broken = signature.clone();
+                broken[at] ^= 1;
+                let result = verify(&bytes, &broken, &key.verifying_key(), expected);
+                assert!(matches!(result, Err(InvalidSignature::Signature(_))), "byte {at}");
+            }
         }
+        let other = image.with_tag(ImageTag::parse("v2").unwrap());
+        let bytes = payload(&image, digest);
         let signature = key.sign(&bytes).unwrap();
-        for at in 0..signature.len() {
-            let mut broken = signature.clone();
-            broken[at] ^= 1;
-            let result = verify(&bytes, &broken, &key.verifying_key(), (&image, digest));
-            assert!(result.is_none(), "byte {at}");
-        }
+        let expected = Expected { image: &other, digest };
+        let result = verify(&bytes, &signature, &key.verifying_key(), expected);
+        assert!(matches!(result, Err(InvalidSignature::OtherImage)), "{result:?}");
     }
 
     #[test]

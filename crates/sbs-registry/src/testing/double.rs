@@ -12,11 +12,12 @@ use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::Authority;
+use super::{Authority, media_type};
 
 /// A server with TLS whose answers a closure gives; it ends when dropped.
 pub struct Double {
@@ -105,7 +106,23 @@ impl Double {
 
     /// Starts a registry that keeps what it is given; `fault` can answer in its place.
     pub async fn registry(fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Self {
-        let memory = Mutex::new(Memory::default());
+        Self::keeping(Memory::default(), fault).await
+    }
+
+    /// Starts a registry that also lists referrers (OCI distribution specification 1.1), `page`
+    /// entries at a time.
+    pub async fn registry_with_referrers(
+        page: usize,
+        fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        Self::keeping(Memory { page, ..Memory::default() }, fault).await
+    }
+
+    async fn keeping(
+        memory: Memory,
+        fault: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        let memory = Mutex::new(memory);
         let answer =
             move |seen: &Seen| fault(seen).unwrap_or_else(|| memory.lock().unwrap().answer(seen));
         Self::start("127.0.0.1", answer).await
@@ -169,11 +186,19 @@ pub fn acceptor(host: &str) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
+/// Returns the digest of what an image manifest refers to.
+fn subject(manifest: &[u8]) -> Option<String> {
+    let manifest: Value = serde_json::from_slice(manifest).ok()?;
+    Some(manifest["subject"]["digest"].as_str()?.to_owned())
+}
+
 #[derive(Default)]
 struct Memory {
     blobs: HashMap<String, Bytes>,
     manifests: HashMap<String, (String, Bytes)>,
     uploads: HashMap<String, Vec<u8>>,
+    /// How many referrers are listed at a time; 0 if none are.
+    page: usize,
 }
 
 impl Memory {
@@ -182,6 +207,9 @@ impl Memory {
         let last = path.rsplit('/').next().unwrap().to_owned();
         if path.contains("/manifests/") {
             return self.manifest(seen, &last);
+        }
+        if path.contains("/referrers/") && self.page > 0 {
+            return self.referrers(path, query, &last);
         }
         if path.contains("/uploads/") {
             return self.upload(seen, path, query, &last);
@@ -199,7 +227,12 @@ impl Memory {
             let media_type = seen.headers["content-type"].to_str().unwrap().to_owned();
             self.manifests.insert(digest.clone(), (media_type.clone(), seen.body.clone()));
             self.manifests.insert(reference.to_owned(), (media_type, seen.body.clone()));
-            return Reply::status(201).header("docker-content-digest", digest);
+            let reply = Reply::status(201).header("docker-content-digest", digest);
+            let subject = subject(&seen.body).filter(|_| self.page > 0);
+            return match subject {
+                Some(subject) => reply.header("oci-subject", subject),
+                None => reply,
+            };
         }
         match self.manifests.get(reference) {
             Some((media_type, body)) => {
@@ -207,6 +240,36 @@ impl Memory {
             }
             None => Reply::status(404),
         }
+    }
+
+    fn referrers(&self, path: &str, query: &str, digest: &str) -> Reply {
+        let refers = |(reference, (_, body)): &(&String, &(String, Bytes))| {
+            reference.starts_with("sha256:") && subject(body).as_deref() == Some(digest)
+        };
+        let mut found: Vec<_> = self.manifests.iter().filter(refers).collect();
+        found.sort_by_key(|(digest, _)| digest.as_str());
+        let entries: Vec<Value> = found
+            .into_iter()
+            .map(|(digest, (media_type, body))| {
+                let manifest: Value = serde_json::from_slice(body).unwrap();
+                json!({
+                    "mediaType": media_type, "digest": digest, "size": body.len(),
+                    "artifactType": manifest["artifactType"],
+                    "annotations": manifest["annotations"],
+                })
+            })
+            .collect();
+        let from: usize = query.strip_prefix("from=").map_or(0, |from| from.parse().unwrap());
+        let to = entries.len().min(from + self.page);
+        let index = json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries[from..to],
+        });
+        let reply = Reply::status(200).header("content-type", media_type::OCI_INDEX);
+        let reply = reply.body(index.to_string());
+        if to == entries.len() {
+            return reply;
+        }
+        reply.header("link", format!("<{path}?from={to}>; rel=\"next\""))
     }
 
     fn upload(&mut self, seen: &Seen, path: &str, query: &str, id: &str) -> Reply {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sbs_proto::v2::BuildId;
 use sbs_proto::{BuildName, BuildStatus, Definition, ParseDefinitionError, StatusText};
 use sbs_state::DefinitionKeys;
 use time::OffsetDateTime;
@@ -30,6 +31,7 @@ pub(crate) struct Job {
     pub(crate) cancel: CancellationToken,
     pub(crate) definition: Definition,
     pub(crate) files: BuildFiles,
+    pub(crate) id: BuildId,
     pub(crate) keys: Arc<DefinitionKeys>,
     pub(crate) started: OffsetDateTime,
     /// Where the build works; not there yet, removed afterwards.

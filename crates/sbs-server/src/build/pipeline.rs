@@ -29,7 +29,7 @@ use crate::build::job::{Builder, Job, Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
 use crate::build::publish::publish;
 use crate::build::record::{self, PackRequest};
-use crate::build::sign::{self, Tagged};
+use crate::build::sign::{self, BundleForm, SignatureForm, TagForm, Tagged};
 use crate::store::remove_directory;
 use sbs_registry::RegistryError;
 
@@ -266,9 +266,11 @@ async fn release(
     let (key, cancel) = (&job.keys.image().current, &job.cancel);
     let published = publish(built, &destination, &session, cancel).await;
     let published = published.map_err(|error| stop(log, &error))?;
-    let signed = sign::sign(published, key, &session, cancel).await;
+    let (build, created) = (&job.id, environment.clock.now());
+    let forms: [&dyn SignatureForm; 2] = [&TagForm { key }, &BundleForm { build, created, key }];
+    let signed = sign::sign(published, &forms, &session, cancel).await;
     let signed = signed.map_err(|error| stop(log, &error))?;
-    let confirmed = sign::read_back(signed, &key.verifying_key(), &session, cancel).await;
+    let confirmed = sign::read_back(signed, &forms, &session, cancel).await;
     let confirmed = confirmed.map_err(|error| stop(log, &error))?;
     sign::tag(confirmed, &session, cancel).await.map_err(|error| stop(log, &error))
 }

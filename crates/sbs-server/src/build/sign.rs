@@ -3,23 +3,19 @@
 //! Each takes what only the one before can make, so that a tag never points to an image whose
 //! signature was not there before and verified.
 
-mod simple;
+mod form;
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use sbs_crypto::{ImageSigningKey, ImageVerifyingKey, SignError, digest as digest_of};
+use sbs_crypto::SignError;
 use sbs_proto::{Digest, ImageReference, ImageTag};
 use thiserror::Error;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::failure::{Failure, StepError};
 use crate::build::publish::{Published, v1_command};
-use sbs_registry::{
-    BlobSource, Descriptor, DocumentKind, ImageManifest, ParseDocumentError, RegistryError,
-    Session, Target, media_type,
-};
+use sbs_registry::cosign::{self, InvalidSignature, SignImageError};
+use sbs_registry::{ParseDocumentError, Patience, RegistryError, Session, Target, media_type};
+
+pub(crate) use self::form::{BundleForm, SignatureForm, TagForm};
 
 /// An image whose signature was pushed. Only [`sign`] makes one.
 #[derive(Clone, Debug)]
@@ -52,42 +48,61 @@ impl Tagged {
     }
 }
 
-/// Signs an image that the registry serves as it was built, and pushes the signature.
+/// Signs an image that the registry serves as it was built, in every form.
 ///
-/// Signatures by others stay; one that is there already and verifies with this key is not made
+/// Signatures by others stay; one that is there already and verifies with the same key is not made
 /// again.
 pub(crate) async fn sign(
     published: Published,
-    key: &ImageSigningKey,
+    forms: &[&dyn SignatureForm],
     session: &Session,
     cancel: &CancellationToken,
 ) -> Result<Signed, ReleaseError> {
     let image = published.destination().clone();
     let work = async {
         let tag = image.tag().cloned().ok_or(RegistryError::Internal("an image without a tag"))?;
-        push_signature(&published, key, session).await?;
+        if forms.is_empty() {
+            return Err(RegistryError::Internal("an image that is to have no signature").into());
+        }
+        // What is signed is what the engine made and the registry serves; if these are two things,
+        // nothing is.
+        let mut patience = Patience::new(session.limits());
+        while let Err(fault) = check_manifest(&published, session).await {
+            fault.wait(&mut patience).await?;
+        }
+        for form in forms {
+            let (digest, name) = (published.digest(), form.name());
+            session.log().info(&match form.push(&published, session).await? {
+                cosign::Signed::Already => {
+                    format!("{image}: the signature is there already: {name}")
+                }
+                cosign::Signed::Now => format!("{image}: signed {digest}: {name}"),
+            });
+        }
         Ok(Signed { published, tag })
     };
     run(Phase::Sign, &image, cancel, work).await
 }
 
-/// Fetches the image and its signature again and verifies both.
+/// Fetches the image and its signatures again and verifies all of them.
 pub(crate) async fn read_back(
     signed: Signed,
-    key: &ImageVerifyingKey,
+    forms: &[&dyn SignatureForm],
     session: &Session,
     cancel: &CancellationToken,
 ) -> Result<Confirmed, ReleaseError> {
     let image = signed.published.destination().clone();
     let work = async {
-        let mut patience = Patience::new(session);
+        let mut patience = Patience::new(session.limits());
         while let Err(fault) = check_served(&signed.published, session).await {
-            patience.wait(fault).await?;
+            fault.wait(&mut patience).await?;
         }
-        while let Err(fault) = check_signature(&signed.published, key, session).await {
-            patience.wait(fault).await?;
+        for form in forms {
+            while let Err(fault) = form.confirm(&signed.published, session).await {
+                fault.wait(&mut patience).await?;
+            }
         }
-        session.log().info(&format!("{image}: image and signature were read back and verified"));
+        session.log().info(&format!("{image}: image and signatures were read back and verified"));
         Ok(Confirmed(signed))
     };
     run(Phase::ReadBack, &image, cancel, work).await
@@ -107,9 +122,9 @@ pub(crate) async fn tag(
         let size = manifest.len();
         let target = Target::Tag(&tag);
         session.push_manifest(repository, target, media_type::OCI_IMAGE, manifest).await?;
-        let mut patience = Patience::new(session);
+        let mut patience = Patience::new(session.limits());
         while let Err(fault) = check_tag(&published, target, session).await {
-            patience.wait(fault).await?;
+            fault.wait(&mut patience).await?;
         }
         session.log().info(&format!("{tag}: digest: {digest} size: {size}"));
         Ok(Tagged { reference: image.clone(), digest })
@@ -134,80 +149,6 @@ async fn run<T>(
     Err(ReleaseError { phase, image: image.clone(), fault })
 }
 
-async fn push_signature(
-    published: &Published,
-    key: &ImageSigningKey,
-    session: &Session,
-) -> Result<(), ReleaseFault> {
-    // What is signed is what the engine made and the registry serves; if these are two things,
-    // nothing is.
-    let mut patience = Patience::new(session);
-    while let Err(fault) = check_manifest(published, session).await {
-        patience.wait(fault).await?;
-    }
-
-    let (image, digest) = (published.destination(), published.digest());
-    let repository = image.repository();
-    let signature_tag = signature_tag(digest)?;
-    let payload = simple::payload(image, digest);
-    let before = fetch_signatures(image, &signature_tag, session).await?;
-    let verifying_key = key.verifying_key();
-    let is_ours = |layer: &&Descriptor| {
-        layer.digest == digest_of(&payload)
-            && simple::signature(layer).is_some_and(|signature| {
-                simple::verify(&payload, &signature, &verifying_key, (image, digest)).is_some()
-            })
-    };
-    let mut layers = before.as_ref().map(|manifest| manifest.layers.clone()).unwrap_or_default();
-    let there = layers.iter().any(|layer| is_ours(&layer));
-    if !there {
-        let signature = key.sign(&payload).map_err(ReleaseFault::Sign)?;
-        layers.push(simple::layer(&payload, &signature));
-    }
-    let config = simple::config(&layers);
-    for bytes in [payload, config.clone()] {
-        let (digest, size) = (digest_of(&bytes), bytes.len() as u64);
-        let source = BlobSource::Bytes(bytes.into());
-        session.push_blob(repository, digest, size, &source).await?;
-    }
-    if there {
-        session.log().info(&format!("{image}: the signature is there already"));
-        return Ok(());
-    }
-    let config = Descriptor::of(media_type::OCI_CONFIG, &config);
-    let manifest = match before {
-        Some(mut manifest) => {
-            manifest.config = config;
-            manifest.layers = layers;
-            manifest
-        }
-        None => ImageManifest::new(config, layers),
-    };
-    let bytes = Bytes::from(manifest.to_json());
-    let target = Target::Tag(&signature_tag);
-    session.push_manifest(repository, target, media_type::OCI_IMAGE, bytes).await?;
-    session.log().info(&format!("{image}: signed {digest}; the signature is {signature_tag}"));
-    Ok(())
-}
-
-/// Fetches the image manifest that lists the signatures, if there are any.
-async fn fetch_signatures(
-    image: &ImageReference,
-    signature_tag: &ImageTag,
-    session: &Session,
-) -> Result<Option<ImageManifest>, ReleaseFault> {
-    let served = match session.manifest(image.repository(), Target::Tag(signature_tag)).await {
-        Ok(served) => served,
-        Err(error) if error.is_not_found() => return Ok(None),
-        // A registry that does not answer has not said that there are none.
-        Err(error) => return Err(error.into()),
-    };
-    if served.kind != DocumentKind::Image || served.media_type != media_type::OCI_IMAGE {
-        return Err(ReleaseFault::NotSignatures { tag: signature_tag.clone() });
-    }
-    Ok(Some(ImageManifest::parse(&served.bytes)?))
-}
-
 /// Checks that the registry serves the image manifest that was pushed.
 async fn check_manifest(published: &Published, session: &Session) -> Result<(), ReleaseFault> {
     let repository = published.destination().repository();
@@ -229,26 +170,6 @@ async fn check_served(published: &Published, session: &Session) -> Result<(), Re
     Ok(())
 }
 
-/// Checks that the registry has a signature that verifies with this key.
-async fn check_signature(
-    published: &Published,
-    key: &ImageVerifyingKey,
-    session: &Session,
-) -> Result<(), ReleaseFault> {
-    let (image, digest) = (published.destination(), published.digest());
-    let signatures = fetch_signatures(image, &signature_tag(digest)?, session).await?;
-    let payload = digest_of(&simple::payload(image, digest));
-    let layers = signatures.into_iter().flat_map(|manifest| manifest.layers);
-    for layer in layers.filter(|layer| layer.digest == payload) {
-        let Some(signature) = simple::signature(&layer) else { continue };
-        let bytes = session.blob(image.repository(), &layer, MAX_PAYLOAD_BYTES).await?;
-        if simple::verify(&bytes, &signature, key, (image, digest)).is_some() {
-            return Ok(());
-        }
-    }
-    Err(ReleaseFault::Unsigned)
-}
-
 /// Checks that the tag points to the image.
 async fn check_tag(
     published: &Published,
@@ -258,35 +179,6 @@ async fn check_tag(
     let expected = published.digest();
     let actual = session.manifest(published.destination().repository(), tag).await?.digest;
     if actual == expected { Ok(()) } else { Err(ReleaseFault::TagMoved { expected, actual }) }
-}
-
-fn signature_tag(digest: Digest) -> Result<ImageTag, RegistryError> {
-    simple::tag(digest).map_err(|_| RegistryError::Internal("the tag of a signature"))
-}
-
-/// Waits for what was just pushed to show: with some registries that takes a while.
-#[derive(Debug)]
-struct Patience {
-    left: u32,
-    pause: Duration,
-}
-
-impl Patience {
-    fn new(session: &Session) -> Self {
-        let limits = session.limits();
-        Self { left: limits.attempts.saturating_sub(1), pause: limits.first_pause }
-    }
-
-    /// Waits before the next look, or returns the fault if no other look is worth it.
-    async fn wait(&mut self, fault: ReleaseFault) -> Result<(), ReleaseFault> {
-        if self.left == 0 || !fault.may_pass() {
-            return Err(fault);
-        }
-        self.left -= 1;
-        sleep(self.pause).await;
-        self.pause = self.pause.saturating_mul(2);
-        Ok(())
-    }
 }
 
 /// What was being done when it failed.
@@ -331,7 +223,15 @@ pub(crate) enum ReleaseFault {
 
     /// The list of signatures cannot be read.
     #[error("the list of signatures in the registry cannot be used; remove it there")]
-    Document(#[from] ParseDocumentError),
+    Document(#[source] ParseDocumentError),
+
+    /// What is there as a signature is none.
+    #[error("what the registry has as signature, {form}, is none by the key of this server")]
+    Invalid {
+        form: &'static str,
+        #[source]
+        reason: InvalidSignature,
+    },
 
     /// The tag for signatures has something else.
     #[error("the tag `{tag}`, where signatures belong, holds something else; remove it")]
@@ -353,18 +253,38 @@ pub(crate) enum ReleaseFault {
     #[error("the tag points to {actual} instead of {expected}; does someone else push there?")]
     TagMoved { expected: Digest, actual: Digest },
 
-    /// There is no signature that verifies.
-    #[error("the registry has no signature that verifies with the key of this server")]
-    Unsigned,
+    /// There is no signature.
+    #[error("the registry has no signature of the image: {form}")]
+    Unsigned { form: &'static str },
 }
 
 impl ReleaseFault {
+    /// Waits before another look, or returns the fault if no other look is worth it.
+    async fn wait(self, patience: &mut Patience) -> Result<(), Self> {
+        if self.may_pass() && patience.wait().await { Ok(()) } else { Err(self) }
+    }
+
     /// Tells whether it can be that what was pushed does not show yet.
     fn may_pass(&self) -> bool {
         match self {
-            Self::BlobMissing { .. } | Self::TagMoved { .. } | Self::Unsigned => true,
+            Self::BlobMissing { .. }
+            | Self::Invalid { .. }
+            | Self::TagMoved { .. }
+            | Self::Unsigned { .. } => true,
             Self::Registry(error) => error.is_not_found(),
             _ => false,
+        }
+    }
+}
+
+impl From<SignImageError> for ReleaseFault {
+    fn from(error: SignImageError) -> Self {
+        match error {
+            SignImageError::Document(source) => Self::Document(source),
+            SignImageError::NotSignatures { tag } => Self::NotSignatures { tag },
+            SignImageError::Registry(source) => Self::Registry(source),
+            SignImageError::Sign(source) => Self::Sign(source),
+            _ => Self::Registry(RegistryError::Internal("another reason not to sign")),
         }
     }
 }
@@ -387,9 +307,6 @@ impl StepError for ReleaseError {
         Failure { code, command, return_code }
     }
 }
-
-/// A payload has some 300 bytes.
-const MAX_PAYLOAD_BYTES: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use sbs_proto::v2::BuildId;
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, Definition, DefinitionName, ManifestName, Members,
     RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
@@ -188,6 +189,8 @@ impl Core {
         crate::store::remove_directory(&work).map_err(KeepError::io("the work directory"))?;
         let started = self.0.clock.now();
         let (id, files) = slot.builds.create()?;
+        let build_id = BuildId::parse(&id);
+        let build_id = build_id.map_err(KeepError::damaged("the number of a build"))?;
         let status = StatusText::done(Step::CleanedUp);
         let status = BuildStatus::unfinished(&definition.build_image_tag, status);
         let mut journal = Journal::new(id.clone(), Phase::Running, status);
@@ -198,6 +201,7 @@ impl Core {
             cancel: self.0.stop.child_token(),
             definition,
             files: files.clone(),
+            id: build_id,
             keys,
             started,
             work,

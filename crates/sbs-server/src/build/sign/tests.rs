@@ -7,11 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::Value;
 
+use sbs_crypto::{ImageSigningKey, digest as digest_of};
+use sbs_proto::v2::BuildId;
+use time::OffsetDateTime;
+
 use super::*;
 use crate::build::engine::Built;
 use crate::build::failure::chain;
 use crate::build::publish::{blob_path, publish};
 use crate::build::testing::TestLog;
+use sbs_registry::ImageManifest;
+use sbs_registry::cosign::tag::tag as signature_tag;
+use sbs_registry::cosign::{Expected, Verdict, bundle};
 use sbs_registry::testing::double::{Double, Reply, Seen};
 use sbs_registry::testing::real::RealRegistry;
 use sbs_registry::testing::{noise, run as run_program, session, write_layout};
@@ -56,11 +63,22 @@ impl Bench {
     }
 
     async fn sign(&self) -> Result<Signed, ReleaseError> {
-        sign(self.publish().await, &self.key, &self.session, &self.cancel).await
+        let published = self.publish().await;
+        let build = BuildId::parse("00000007").unwrap();
+        sign(published, &forms(&self.key, &build).each(), &self.session, &self.cancel).await
     }
 
     async fn read_back(&self, signed: Signed) -> Result<Confirmed, ReleaseError> {
-        read_back(signed, &self.key.verifying_key(), &self.session, &self.cancel).await
+        self.read_back_with(signed, &self.key).await
+    }
+
+    async fn read_back_with(
+        &self,
+        signed: Signed,
+        key: &ImageSigningKey,
+    ) -> Result<Confirmed, ReleaseError> {
+        let build = BuildId::parse("00000007").unwrap();
+        read_back(signed, &forms(key, &build).each(), &self.session, &self.cancel).await
     }
 
     async fn release(&self) -> Result<Tagged, ReleaseError> {
@@ -69,15 +87,29 @@ impl Bench {
     }
 
     async fn signatures(&self) -> ImageManifest {
-        let tag = simple::tag(self.digest).unwrap();
+        let tag = signature_tag(self.digest).unwrap();
         let target = Target::Tag(&tag);
         let served = self.session.manifest(self.destination.repository(), target).await.unwrap();
         ImageManifest::parse(&served.bytes).unwrap()
     }
 }
 
+/// The forms that a build uses.
+struct Forms<'a>(TagForm<'a>, BundleForm<'a>);
+
+fn forms<'a>(key: &'a ImageSigningKey, build: &'a BuildId) -> Forms<'a> {
+    let created = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+    Forms(TagForm { key }, BundleForm { build, created, key })
+}
+
+impl Forms<'_> {
+    fn each(&self) -> [&dyn SignatureForm; 2] {
+        [&self.0, &self.1]
+    }
+}
+
 fn is_signature(seen: &Seen, method: &Method) -> bool {
-    seen.is(method, "/manifests/sha256-")
+    seen.is(method, "/manifests/sha256-") && seen.path.contains(".sig")
 }
 
 fn sets_tag(seen: &Seen) -> bool {
@@ -136,11 +168,15 @@ async fn i1_the_tag_is_the_last_thing_that_is_set() {
     let puts: Vec<_> =
         double.seen().into_iter().filter(|seen| seen.method == Method::PUT).collect();
     let manifests: Vec<_> = puts.iter().filter(|seen| seen.path.contains("/manifests/")).collect();
-    assert_eq!(manifests.len(), 3);
-    assert!(manifests[0].path.contains("/manifests/sha256:"));
+    let paths: Vec<_> = manifests.iter().map(|seen| seen.path.clone()).collect();
+    // The image, a signature, the referrer and the list that it stands in, the tag.
+    assert_eq!(manifests.len(), 5, "{paths:?}");
+    assert!(paths[0].contains("/manifests/sha256:"));
     assert!(is_signature(manifests[1], &Method::PUT));
-    assert!(sets_tag(manifests[2]) && sets_tag(puts.last().unwrap()));
-    assert_eq!(manifests[2].body, manifests[0].body);
+    assert!(paths[2].contains("/manifests/sha256:") && paths[2] != paths[0]);
+    assert!(paths[3].contains("/manifests/sha256-") && !paths[3].contains(".sig"));
+    assert!(sets_tag(manifests[4]) && sets_tag(puts.last().unwrap()));
+    assert_eq!(manifests[4].body, manifests[0].body);
 }
 
 #[tokio::test]
@@ -151,7 +187,10 @@ async fn signing_again_adds_nothing_and_another_key_its_own() {
     let first = bench.signatures().await;
     bench.release().await.unwrap();
     assert_eq!(bench.signatures().await, first);
-    assert!(bench.log.text().contains("the signature is there already"));
+    for form in ["simple signing under a tag", "sigstore bundle"] {
+        let already = format!("the signature is there already: {form}");
+        assert_eq!(bench.log.text().matches(&already).count(), 1, "{}", bench.log.text());
+    }
 
     bench.key = ImageSigningKey::generate().unwrap();
     bench.release().await.unwrap();
@@ -168,7 +207,7 @@ async fn signatures_by_others_are_kept_as_they_are() {
     let double = Double::registry(|_| None).await;
     let bench = Bench::new(double.host());
     let foreign = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"annotations":{"dev.cosignproject.cosign/signature":"AAAA","dev.sigstore.cosign/bundle":"b"},"data":"e30="}],"annotations":{"a":"b"}}"#;
-    let tag = simple::tag(bench.digest).unwrap();
+    let tag = signature_tag(bench.digest).unwrap();
     let target = Target::Tag(&tag);
     let repository = bench.destination.repository();
     let push =
@@ -187,7 +226,7 @@ async fn signatures_by_others_are_kept_as_they_are() {
 async fn a_signature_tag_with_something_else_is_not_written_over() {
     let double = Double::registry(|_| None).await;
     let bench = Bench::new(double.host());
-    let tag = simple::tag(bench.digest).unwrap();
+    let tag = signature_tag(bench.digest).unwrap();
     let index = r#"{"schemaVersion":2,"manifests":[]}"#;
     let (repository, target) = (bench.destination.repository(), Target::Tag(&tag));
     let push = bench.session.push_manifest(repository, target, media_type::OCI_INDEX, index.into());
@@ -246,8 +285,8 @@ async fn i1_an_image_whose_signature_is_lost_is_not_tagged() {
     .await;
     let bench = Bench::new(double.host());
     let error = bench.release().await.unwrap_err();
-    assert!(matches!(error.fault, ReleaseFault::Unsigned), "{error:?}");
-    assert_eq!(error.failure().code, "image_read_back");
+    assert!(chain(&error).contains("does not serve it"), "{}", chain(&error));
+    assert_eq!(error.failure().code, "registry");
     let command = format!("docker push {}", bench.destination);
     assert_eq!((error.failure().command, error.failure().return_code), (command, 1));
     assert!(!double.seen().iter().any(sets_tag));
@@ -258,9 +297,9 @@ async fn i1_an_image_whose_signature_is_by_another_key_is_not_tagged() {
     let double = Double::registry(|_| None).await;
     let bench = Bench::new(double.host());
     let signed = bench.sign().await.unwrap();
-    let other = ImageSigningKey::generate().unwrap().verifying_key();
-    let error = read_back(signed, &other, &bench.session, &bench.cancel).await.unwrap_err();
-    assert!(matches!(error.fault, ReleaseFault::Unsigned), "{error:?}");
+    let other = ImageSigningKey::generate().unwrap();
+    let error = bench.read_back_with(signed, &other).await.unwrap_err();
+    assert!(matches!(error.fault, ReleaseFault::Invalid { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -344,7 +383,56 @@ async fn a_cancelled_build_signs_and_tags_nothing() {
     let published = bench.publish().await;
     let before = double.seen().len();
     bench.cancel.cancel();
-    let error = sign(published, &bench.key, &bench.session, &bench.cancel).await.unwrap_err();
+    let build = BuildId::parse("00000007").unwrap();
+    let signing = forms(&bench.key, &build);
+    let error = sign(published, &signing.each(), &bench.session, &bench.cancel).await.unwrap_err();
     assert_eq!((error.failure().code, error.failure().return_code), ("cancelled", 137));
     assert_eq!(double.seen().len(), before);
+}
+
+#[tokio::test]
+async fn i1_an_image_that_lost_one_of_its_forms_is_not_tagged() {
+    for lost in ["tag", "bundle"] {
+        let now = Arc::new(AtomicBool::new(false));
+        let gone = Arc::clone(&now);
+        let double = Double::registry_with_referrers(10, move |seen| {
+            let form = if lost == "tag" {
+                is_signature(seen, &Method::GET)
+            } else {
+                seen.is(&Method::GET, "/referrers/")
+                    || seen.is(&Method::GET, "/manifests/sha256-")
+                        && !is_signature(seen, &Method::GET)
+            };
+            (form && gone.load(Ordering::Relaxed)).then(|| Reply::status(404))
+        })
+        .await;
+        let bench = Bench::new(double.host());
+        let signed = bench.sign().await.unwrap();
+        now.store(true, Ordering::Relaxed);
+        let error = bench.read_back(signed).await.unwrap_err();
+        assert!(matches!(error.fault, ReleaseFault::Unsigned { .. }), "{lost}: {error:?}");
+        assert_eq!(error.failure().code, "image_read_back");
+        assert!(!double.seen().iter().any(sets_tag));
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_names_repository_tag_and_build() {
+    let registry = RealRegistry::start().await;
+    let bench = Bench::new(&registry.host());
+    bench.release().await.unwrap();
+    let expected = Expected { image: &bench.destination, digest: bench.digest };
+    let key = bench.key.verifying_key();
+    let verdict = bundle::check(&bench.session, expected, &key).await.unwrap();
+    let Verdict::Valid(signature) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(signature.image(), &bench.destination);
+    assert_eq!(signature.build().unwrap().as_str(), "00000007");
+}
+
+#[tokio::test]
+async fn an_image_is_not_released_without_any_form() {
+    let double = Double::registry(|_| None).await;
+    let bench = Bench::new(double.host());
+    let published = bench.publish().await;
+    sign(published, &[], &bench.session, &bench.cancel).await.unwrap_err();
 }
