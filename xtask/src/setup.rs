@@ -37,8 +37,11 @@ fn missing() -> Result<Vec<&'static str>> {
         );
     };
     let text = String::from_utf8_lossy(&output.stdout);
+    // Packages of nodejs that are not Debian's hold npm, and rule out its own package.
+    let npm = program("npm").arg("--version").output().is_ok_and(|npm| npm.status.success());
     let installed = |package: &&str| {
         text.lines().any(|line| line.split_once(' ') == Some((package, "installed")))
+            || (*package == "npm" && npm)
     };
     Ok(PACKAGES.into_iter().filter(|package| !installed(package)).collect())
 }
@@ -87,7 +90,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 36] = [
+const PACKAGES: [&str; 38] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -118,6 +121,8 @@ const PACKAGES: [&str; 36] = [
     "gnupg",
     "hyperfine",
     "lbzip2",
+    "nodejs",
+    "npm",
     "openssl",
     "pbzip2",
     "python3",
