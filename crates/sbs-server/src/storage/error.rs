@@ -152,7 +152,7 @@ impl Fault {
 pub(super) struct Place<'a> {
     pub(super) bucket: &'a str,
     pub(super) host: &'a str,
-    /// The object; empty for the bucket itself.
+    /// The object.
     pub(super) name: &'a str,
 }
 
@@ -184,7 +184,7 @@ impl Place<'_> {
                 (StatusCode::NOT_FOUND, "NoSuchBucket") => {
                     StorageError::NoBucket { host: here, bucket }
                 }
-                (StatusCode::NOT_FOUND, _) if !self.name.is_empty() => {
+                (StatusCode::NOT_FOUND, _) => {
                     StorageError::NotFound { bucket, name: self.name.to_owned() }
                 }
                 (StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT, _) => {

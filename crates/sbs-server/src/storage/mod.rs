@@ -55,10 +55,6 @@ pub(crate) trait Storage: Debug + Send + Sync {
         to: &Path,
         max_bytes: u64,
     ) -> Result<FetchedObject, StorageError>;
-
-    /// Returns the objects whose names begin with `prefix`, in the order of their names.
-    #[cfg_attr(not(test), expect(dead_code, reason = "state images will be looked for by name"))]
-    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>, StorageError>;
 }
 
 /// What opens buckets.
@@ -77,13 +73,6 @@ pub(crate) trait OpenStorage: Debug + Send + Sync {
 pub(crate) struct FetchedObject {
     pub(crate) bytes: u64,
     pub(crate) digest: Digest,
-}
-
-/// An object that is in a bucket.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct ListedObject {
-    pub(crate) bytes: u64,
-    pub(crate) name: ObjectName,
 }
 
 /// The name of an object: one part of a path, of letters, digits and `.`, `_`, `-`, `+`, `@`.

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::client::{HttpClient, HttpConnector, HttpService};
-use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{
     BackoffConfig, ClientOptions, GetResult, MultipartUpload, ObjectMeta, ObjectStoreExt as _,
@@ -23,9 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::storage::error::Place;
 use crate::storage::transport::Transport;
-use crate::storage::{
-    FetchedObject, ListedObject, ObjectName, Storage, StorageError, StorageLimits,
-};
+use crate::storage::{FetchedObject, ObjectName, Storage, StorageError, StorageLimits};
 use crate::store::move_into_place;
 
 /// A bucket behind the S3 API.
@@ -254,32 +251,6 @@ impl Storage for S3Storage {
         move_into_place(&kept, to).map_err(local("the object's file"))?;
         Ok(fetched)
     }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>, StorageError> {
-        let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
-        self.in_time(async {
-            let mut listed = Vec::new();
-            let mut page_token = None;
-            for _ in 0..MAX_PAGES {
-                let options =
-                    PaginatedListOptions { page_token, ..PaginatedListOptions::default() };
-                let page = self.store.list_paginated(prefix, options).await;
-                let page = page.map_err(|error| self.place("").judge(&error))?;
-                // Others may keep objects here whose names are none of ours.
-                listed.extend(page.result.objects.into_iter().filter_map(|object| {
-                    let name = ObjectName::parse(object.location.as_ref()).ok()?;
-                    Some(ListedObject { bytes: object.size, name })
-                }));
-                page_token = page.page_token;
-                if page_token.is_none() {
-                    listed.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-                    return Ok(listed);
-                }
-            }
-            Err(StorageError::Malformed { host: self.host.clone() })
-        })
-        .await
-    }
 }
 
 /// Sends a file part by part. Only one part is in memory.
@@ -328,9 +299,6 @@ impl HttpConnector for Connector {
 /// Bytes of a part, and of the largest file that is sent in one piece. S3 wants 5 MiB at least and
 /// takes 10,000 parts: 78 GiB.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Pages of a listing, of 1,000 names each: far more than builds that anyone keeps.
-const MAX_PAGES: usize = 1000;
 
 /// How long one request is repeated; storages take signatures of the last 15 minutes.
 const RETRY_TIME: Duration = Duration::from_mins(5);

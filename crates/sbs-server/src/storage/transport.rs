@@ -53,7 +53,7 @@ impl Transport {
     /// attempt makes sense.
     pub(super) async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let is_object = request.method() == Method::GET && !is_listing(request.uri().query());
+        let is_object = request.method() == Method::GET;
         let (parts, body) = request.into_parts();
         let url = parts.uri.to_string();
         let body = body.collect().await?.to_bytes();
@@ -70,7 +70,7 @@ impl Transport {
         let body = if is_object {
             HttpResponseBody::new(Judged { body, host })
         } else {
-            let answer = collect(body, &host, MAX_ANSWER_BYTES).await.map_err(wrap)?;
+            let answer = collect(body, &host, MAX_WORDS_BYTES).await.map_err(wrap)?;
             HttpResponseBody::new(Full::new(answer).map_err(|never| match never {}))
         };
         Ok(HttpResponse::from_parts(parts, body))
@@ -136,10 +136,6 @@ fn error_code(words: &[u8]) -> Remark {
     Remark::new(if good { code } else { "no error code" })
 }
 
-fn is_listing(query: Option<&str>) -> bool {
-    query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("list-type=")))
-}
-
 /// The body of an object; its errors are faults. Its size is limited by whoever reads it.
 struct Judged {
     body: reqwest::Body,
@@ -169,12 +165,9 @@ impl Body for Judged {
     }
 }
 
-/// Bytes of an error document or a token. Both have under 8 KiB.
+/// Bytes of an error document, of a token, and of what is told of a transfer in parts. Each has under
+/// 8 KiB.
 const MAX_WORDS_BYTES: usize = 64 * 1024;
-
-/// Bytes of a page of a listing or of what a transfer in parts is told. A page has at most 1,000
-/// names.
-const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
