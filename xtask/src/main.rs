@@ -38,7 +38,8 @@ fn run() -> Result<()> {
         }
         ["fuzz", words @ ..] => fuzz::run(words),
         ["demo", arguments @ ..] => demo(arguments),
-        ["bench", "manifests"] => bench::manifests(),
+        ["bench", "manifests"] => bench::manifests(bench::Sizes::All),
+        ["bench", "manifests", "--small"] => bench::manifests(bench::Sizes::Small),
         ["bench", arguments @ ..] => build_bench(arguments),
         [] | ["help" | "--help" | "-h"] => {
             say(HELP);
@@ -147,4 +148,6 @@ cargo xtask COMMAND
   ci               lint, test, and fuzz for minutes: what .ci/run does
   demo             the whole path on this machine, from a repository to a verified image
   bench            what a build here costs, as a ratio to doing it by hand
-  bench manifests  what packing and verifying costs, beside programs that do the same";
+  bench manifests [--small]
+                   what packing and verifying costs, beside programs that do the same; --small
+                   measures the small tree alone";

@@ -6,10 +6,11 @@
 //! speed pack DIRECTORY NAME THREADS      # NAME.tbz for NAME.pem, and its digest: walk, pack, hash
 //! speed verify NAME THREADS              # signature of NAME.sig.tbz with NAME.pem
 //! speed check NAME THREADS               # the same, and everything that the manifest proves
+//! speed signature NAME                   # NAME.sig of NAME.digest with NAME.pem, and nothing else
 //! ```
 //!
 //! Peers: `tar -c DIRECTORY | lbzip2 -n2 -9 | tee NAME | openssl dgst -sha256` for `pack`,
-//! `lbzip2 -n2 -dc` for the other two. `make` comes first: it generates the RSA key. Only ratios
+//! `lbzip2 -n2 -dc` for `verify` and `check`, `openssl dgst -sha256 -verify` for `signature`. `make` comes first: it generates the RSA key. Only ratios
 //! taken in one run, in turns, mean anything.
 
 #![expect(
@@ -27,7 +28,8 @@ use std::path::{Path, PathBuf};
 
 use sbs_crypto::ManifestVerifyingKey;
 use sbs_manifest::{
-    Compatibility, InnerWriter, Limits, Materials, SourceEntry, SourceKind, UnverifiedManifest,
+    Compatibility, InnerWriter, Limits, ManifestSignature, Materials, SourceEntry, SourceKind,
+    UnverifiedManifest,
 };
 
 #[expect(dead_code, reason = "shared with the tests, which use all of it")]
@@ -44,6 +46,7 @@ fn main() {
         ["pack", directory, name, threads] => pack(directory.as_ref(), name, &limits(threads)),
         ["verify", name, threads] => read(name, &limits(threads), false),
         ["check", name, threads] => read(name, &limits(threads), true),
+        ["signature", name] => signature(name),
         _ => panic!("see the top of this file"),
     }
 }
@@ -108,6 +111,15 @@ fn read(name: &str, limits: &Limits, all: bool) {
     if all {
         assert!(manifest.check().all_passed());
     }
+}
+
+fn signature(name: &str) {
+    let key = fs::read_to_string(format!("{name}.pem")).unwrap();
+    let key = ManifestVerifyingKey::from_pem(&key).unwrap();
+    let signature = fs::read(format!("{name}.sig")).unwrap();
+    let signature = ManifestSignature::parse(&signature).unwrap();
+    let digest = fs::read(format!("{name}.digest")).unwrap();
+    let _proof = key.verify(&digest, signature.as_bytes()).unwrap();
 }
 
 /// Lists the files and directories below a directory, without links.
