@@ -43,7 +43,9 @@ impl RootPin {
         if let Some(id) = KeyId::parse(text) {
             return Ok(Self::Key(id));
         }
-        let decoded = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        // Programs that write base64 break lines.
+        let joined: String = text.split_ascii_whitespace().collect();
+        let decoded = STANDARD.decode(joined).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         CodeSigningCertificate::from_pem(decoded.as_deref().unwrap_or(text))
             .map(Self::Certificate)
             .map_err(|_| ParseRootPinError)

@@ -7,6 +7,7 @@ use super::super::keys::NotaryKeys;
 use super::super::publish::{Change, Publication, PublishError, Published, publish};
 use super::*;
 use crate::testing::notary::RealNotary;
+use crate::testing::real::CuttingProxy;
 
 const GUN: &str = "127.0.0.1:5000/team/app";
 
@@ -151,6 +152,29 @@ async fn publishers_at_the_same_time_all_succeed() {
     let changes: Vec<_> = done.into_iter().map(|done| done.unwrap().change).collect();
     assert_eq!(changes.iter().filter(|change| **change == Change::Created).count(), 1);
     assert_eq!(server.client().list(GUN), names.map(|name| line(name, name, "targets")));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_at_any_point_does_no_harm() {
+    let server = RealNotary::start().await;
+    let keys = keys();
+    let mut expected = Vec::new();
+    for n in 0..24 {
+        // Two connections are cut: in the handshake, before the publication, in its answer, after.
+        let proxy = CuttingProxy::start_down(server.host(), 1000 + n * 250, 2).await;
+        let name = format!("t{n:02}");
+        let (digest, tag) = (digest(&name), &tag(&name));
+        let publication =
+            Publication { tag, digest, size: 3, keys: &keys, foreign_root: None, remembered: None };
+        let session = session(&proxy.host(), &gun_of(GUN));
+        let done = publish(&session, publication, now()).await.unwrap();
+        assert_eq!(done.target.digest(), digest);
+        expected.push(line(&name, &name, "targets"));
+    }
+    assert_eq!(server.client().list(GUN), expected);
+    // Whatever was repeated was signed once.
+    let Verdict::Signed(target) = judge(&server, "t23", &keys.pin()).await else { panic!() };
+    assert_eq!(target.remembered().version(TrustRole::Targets), Some(24));
 }
 
 #[tokio::test]

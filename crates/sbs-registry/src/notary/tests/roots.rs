@@ -13,8 +13,15 @@ async fn a_pin_is_an_id_or_a_certificate() {
     let root = &repo.root.listed[0];
     let public = root.raw.to_json()["keyval"]["public"].as_str().unwrap().to_owned();
     let pem = String::from_utf8(STANDARD.decode(&public).unwrap()).unwrap();
-    for text in [root.raw.id().to_string(), plain_form(&root.signing).id().to_string(), public, pem]
-    {
+    let (first, rest) = public.split_at(76);
+    let wrapped = format!("{first}\n{rest}");
+    for text in [
+        wrapped,
+        root.raw.id().to_string(),
+        plain_form(&root.signing).id().to_string(),
+        public,
+        pem,
+    ] {
         let pin = RootPin::parse(&format!("{text}\n")).unwrap();
         signed(site.verify("v1", Trust { pin: &pin, remembered: None }).await.unwrap());
     }
