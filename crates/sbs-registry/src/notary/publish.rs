@@ -212,7 +212,7 @@ async fn write(
 
 /// Makes the first documents. The server keeps the keys of snapshot and timestamp, so that both are
 /// made anew whenever something is published or runs out.
-async fn create(
+pub(super) async fn create(
     session: &NotarySession,
     publication: Publication<'_>,
     now: OffsetDateTime,

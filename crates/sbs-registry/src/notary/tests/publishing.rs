@@ -162,3 +162,18 @@ async fn r5_a_server_without_an_answer_is_not_signed_for_anew() {
         assert_eq!(site.double.count(&Method::POST, ""), 0);
     }
 }
+
+#[tokio::test]
+async fn a_tag_that_others_hide_is_not_called_signed() {
+    let keys = keys();
+    let mut repo = repo_of(&keys);
+    repo.tags.insert("v1", "an image");
+    repo.targets.expires = NOW + Duration::days(200);
+    // In the document that docker looks at first, and that somebody else signs.
+    repo.releases = Some((Role::of(&Key::plain()), vec![""]));
+    repo.released_tags.insert("v1", "another image");
+    let site = Site::start(repo.files()).await;
+    let result = publish(&site.session(), publication(&keys, &tag("v1")), NOW).await;
+    let Err(PublishError::NotShown { found, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(found, Some(digest("another image")));
+}

@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 
 use super::super::KeyId;
+use super::super::client::Publishing;
 use super::super::keys::NotaryKeys;
-use super::super::publish::{Change, Publication, PublishError, Published, publish};
+use super::super::publish::{Change, Publication, PublishError, Published, create, publish};
 use super::*;
 use crate::testing::notary::RealNotary;
 use crate::testing::real::CuttingProxy;
@@ -152,6 +153,26 @@ async fn publishers_at_the_same_time_all_succeed() {
     let changes: Vec<_> = done.into_iter().map(|done| done.unwrap().change).collect();
     assert_eq!(changes.iter().filter(|change| **change == Change::Created).count(), 1);
     assert_eq!(server.client().list(GUN), names.map(|name| line(name, name, "targets")));
+}
+
+#[tokio::test]
+async fn a_first_publication_that_comes_second_is_a_conflict() {
+    let server = RealNotary::start().await;
+    let session = session(&server.host(), &gun_of(GUN));
+    let (keys, tag, digest) = (keys(), tag("v1"), digest("image one"));
+    let publication = Publication {
+        tag: &tag,
+        digest,
+        size: 9,
+        keys: &keys,
+        foreign_root: None,
+        remembered: None,
+    };
+    for expected in [Publishing::Done, Publishing::Conflict] {
+        // Signed anew, as another server with the same keys does.
+        let documents = create(&session, publication, now()).await.unwrap();
+        assert_eq!(session.publish(&documents).await.unwrap(), expected);
+    }
 }
 
 #[tokio::test]
