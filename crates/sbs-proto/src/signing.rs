@@ -4,6 +4,7 @@
 use std::fmt;
 
 use thiserror::Error;
+use url::Url;
 
 use crate::definition::{flag, missing, text};
 use crate::{ImageReference, Members, ParseDefinitionError, RegistryHost, key};
@@ -45,29 +46,36 @@ pub struct OpenPgpTrust {
 pub struct NotaryServer(RegistryHost);
 
 impl NotaryServer {
-    /// Parses what configurations have: `https://host[:port]`, with or without the scheme.
+    /// The host of Docker Hub's public service.
+    pub const DOCKER_HUB: &str = "notary.docker.io";
+
+    /// Parses `host[:port]`, or the same as a URL with `https`.
     pub fn parse(text: &str) -> Result<Self, ParseNotaryServerError> {
+        let text = text.trim();
         let host = match text.split_once("://") {
             None => text,
-            Some(("https", host)) => host.strip_suffix('/').unwrap_or(host),
-            Some(_) => return Err(ParseNotaryServerError),
+            Some(("https", rest)) => rest.strip_suffix('/').unwrap_or(rest),
+            Some(_) => return Err(ParseNotaryServerError::Scheme),
         };
-        RegistryHost::parse(host).map(Self).map_err(|_| ParseNotaryServerError)
+        let host = RegistryHost::parse(host).map_err(|_| ParseNotaryServerError::Host)?;
+        // What a URL would read otherwise is no host.
+        Url::parse(&format!("https://{host}/")).map_err(|_| ParseNotaryServerError::Host)?;
+        Ok(Self(host))
     }
 
-    /// Returns the public service of Docker Hub.
+    /// Returns Docker Hub's public service.
     pub fn docker_hub() -> Self {
-        Self(RegistryHost::parse(PUBLIC_SERVICE).expect("a host with a dot"))
+        Self::parse(Self::DOCKER_HUB).expect("the name of a host")
     }
 
-    /// Tells whether this is the public service of Docker Hub, which ends on 2026-12-08.
-    pub fn is_docker_hub(&self) -> bool {
-        self.0.as_str() == PUBLIC_SERVICE
+    /// Returns the host, with its port where it is not 443.
+    pub fn host(&self) -> &RegistryHost {
+        &self.0
     }
 
-    /// Returns the server as `host[:port]`.
-    pub fn host(&self) -> &str {
-        self.0.as_str()
+    /// Returns what users of this server have to be told about its end.
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.0.as_str() == Self::DOCKER_HUB).then_some(END_OF_SERVICE)
     }
 }
 
@@ -77,10 +85,20 @@ impl fmt::Display for NotaryServer {
     }
 }
 
-/// The address of a notary server is malformed.
+/// Why a text names no notary server.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("a notary server is given as `https://host` or `https://host:port`; only https is taken")]
-pub struct ParseNotaryServerError;
+#[non_exhaustive]
+pub enum ParseNotaryServerError {
+    /// It is no host.
+    #[error(
+        "not the address of a Notary server; give `host`, `host:port` or `https://host[:port]`"
+    )]
+    Host,
+
+    /// It is a URL of another kind.
+    #[error("a Notary server is spoken to over `https` only; give `https://host[:port]`")]
+    Scheme,
+}
 
 /// Tells whether a host belongs to IBM's registry, which has no notary: where a configuration names
 /// it as one, Red Hat simple signing is meant.
@@ -96,7 +114,7 @@ pub(crate) fn parse_base_trust(
         return Ok(None);
     }
     let server = notary(members, key::DOCKER_CONTENT_TRUST_BASE_SERVER)?;
-    let icr = server.as_ref().is_some_and(|server| is_icr(server.host()));
+    let icr = server.as_ref().is_some_and(|server| is_icr(server.host().as_str()));
     let openpgp = parse_openpgp(members)?;
     let cosign_key = text(members, key::BASE_COSIGN_PUBLIC_KEY)?.map(ToOwned::to_owned);
     if icr && openpgp.is_none() {
@@ -118,7 +136,7 @@ pub(crate) fn parse_push_notary(
     members: &Members,
 ) -> Result<Option<NotaryServer>, ParseDefinitionError> {
     let server = notary(members, key::DOCKER_CONTENT_TRUST_PUSH_SERVER)?;
-    Ok(server.filter(|server| !is_icr(server.host())))
+    Ok(server.filter(|server| !is_icr(server.host().as_str())))
 }
 
 fn parse_openpgp(members: &Members) -> Result<Option<OpenPgpTrust>, ParseDefinitionError> {
@@ -142,7 +160,10 @@ fn notary(
         .map_err(|source| ParseDefinitionError::BadNotaryServer { key, source })
 }
 
-const PUBLIC_SERVICE: &str = "notary.docker.io";
+// Docker's announcement; the present client of Docker, version 29, no longer has the function.
+const END_OF_SERVICE: &str = "Docker ends the service notary.docker.io on 8 December 2026: from then on \
+     images at Docker Hub can neither be signed with Docker Content Trust nor checked by it; use \
+     another form of signature, or a Notary server of your own";
 
 #[cfg(test)]
 mod tests {
@@ -161,25 +182,38 @@ mod tests {
         for (text, expected) in [
             ("notary.docker.io", "https://notary.docker.io"),
             ("https://notary.docker.io", "https://notary.docker.io"),
-            ("https://notary.docker.io/", "https://notary.docker.io"),
-            ("https://127.0.0.1:4443", "https://127.0.0.1:4443"),
+            ("https://notary.example.com:4443/", "https://notary.example.com:4443"),
             ("us.icr.io:4443", "https://us.icr.io:4443"),
+            (" 127.0.0.1:14443\n", "https://127.0.0.1:14443"),
         ] {
-            assert_eq!(NotaryServer::parse(text).unwrap().to_string(), expected);
+            assert_eq!(NotaryServer::parse(text).unwrap().to_string(), expected, "{text}");
         }
-        for text in [
-            "",
-            "http://notary.docker.io",
-            "ftp://notary.docker.io",
-            "https://user@notary.docker.io",
-            "https://notary.docker.io/path",
-            "https://notary.docker.io//",
-            "https://notary.docker.io?x",
-            "https://",
-            "notary.docker.io:0",
+    }
+
+    #[test]
+    fn r5_credentials_go_over_https_to_a_host() {
+        use ParseNotaryServerError::{Host, Scheme};
+        for (text, expected) in [
+            ("http://notary.example.com", Scheme),
+            ("ftp://notary.example.com", Scheme),
+            ("HTTPS+x://notary.example.com", Scheme),
+            ("https://user@notary.example.com", Host),
+            ("https://notary.example.com/path", Host),
+            ("https://notary.example.com//", Host),
+            ("https://notary.example.com?x", Host),
+            ("https://", Host),
+            ("notary.example.com:0", Host),
+            ("", Host),
+            ("a b", Host),
         ] {
-            assert_eq!(NotaryServer::parse(text), Err(ParseNotaryServerError), "{text}");
+            assert_eq!(NotaryServer::parse(text).unwrap_err(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn only_the_service_that_ends_is_warned_of() {
+        assert!(NotaryServer::docker_hub().warning().unwrap().contains("8 December 2026"));
+        assert_eq!(NotaryServer::parse("r.example.com:5000").unwrap().warning(), None);
     }
 
     #[test]

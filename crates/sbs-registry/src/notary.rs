@@ -33,9 +33,7 @@ pub use self::error::{InvalidTrust, TrustDefect};
 pub use self::key::KeyId;
 pub use self::keys::{GenerateNotaryKeysError, NotaryKeys, ParseNotaryKeysError};
 pub use self::metadata::TrustRole;
-pub use self::name::{Gun, NotaryServer, ParseNotaryServerError};
+pub use self::name::Gun;
 pub use self::publish::{Change, Publication, PublishError, Published, publish};
 pub use self::trust::{ParseRememberedError, ParseRootPinError, Remembered, RootPin, Trust};
 pub use self::verify::{Absence, SignedTarget, Verdict, verify};
-
-pub(crate) use self::name::DOCKER_HUB_NOTARY;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use reqwest::{Body, Request, Response};
+use sbs_proto::NotaryServer;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use url::{Host, Url};
@@ -16,7 +17,6 @@ use super::address::is_public;
 use super::auth::Scope;
 use super::blob::BlobSource;
 use super::error::{Fault, RegistryError, Remark, Retry, TransportError};
-use super::notary::DOCKER_HUB_NOTARY;
 use super::{Limits, Session};
 
 /// A request in a form that can be sent more than once.
@@ -223,7 +223,8 @@ impl Session {
         let Some(host) = url.host_str() else { return false };
         let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
         let registry = &self.0.registry;
-        let docker_hub = (registry.is_docker_hub() || registry.as_str() == DOCKER_HUB_NOTARY)
+        let docker_hub = (registry.is_docker_hub()
+            || registry.as_str() == NotaryServer::DOCKER_HUB)
             && with_port == DOCKER_HUB_TOKEN_HOST;
         let named = |trusted: &String| trusted == host || *trusted == with_port;
         Some(host) == self.0.base.host_str()

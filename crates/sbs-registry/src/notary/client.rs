@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
-use sbs_proto::{Credentials, Digest};
+use sbs_proto::{Credentials, Digest, NotaryServer};
 use url::Url;
 
 use super::TrustDefect;
 use super::error::Fault;
 use super::key::RawKey;
 use super::metadata::{FileMeta, TrustRole};
-use super::name::{Gun, NotaryServer};
+use super::name::Gun;
 use crate::auth::{Access, Login, Scope};
 use crate::transport::{Attempts, Call, Payload};
 use crate::{Inner, Limits, Log, RegistryClient, RegistryError, Session};

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use sbs_crypto::TrustSigningKey;
 use sbs_crypto::pki::CodeSigningCertificate;
-use sbs_proto::{Digest, ImageTag, RegistryHost, Repository};
+use sbs_proto::{Digest, ImageTag, NotaryServer, RegistryHost, Repository};
 use serde_json::{Map, Value, json};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -22,8 +22,8 @@ use time::{Duration, OffsetDateTime};
 use super::canonical::canonical;
 use super::key::RawKey;
 use super::{
-    Absence, Gun, NotaryServer, NotarySession, Remembered, RootPin, Trust, TrustDefect, TrustRole,
-    Verdict, verify,
+    Absence, Gun, NotarySession, Remembered, RootPin, Trust, TrustDefect, TrustRole, Verdict,
+    verify,
 };
 use crate::RegistryError;
 use crate::testing::double::{Double, Reply, Seen};

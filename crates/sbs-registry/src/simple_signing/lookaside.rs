@@ -234,6 +234,7 @@ impl Session {
             log: Arc::clone(&self.0.log),
             login: Login::new(None),
             registry: RegistryHost::parse(&host).ok()?,
+            scope_prefix: String::new(),
         };
         plain.then(|| Self(Arc::new(inner)))
     }
