@@ -326,6 +326,15 @@ pub enum ParseDefinitionError {
     )]
     ArgumentName,
 
+    /// A key cannot be used.
+    #[error("{key}: {reason}")]
+    BadKey {
+        /// The key of the definition.
+        key: &'static str,
+        /// Why.
+        reason: String,
+    },
+
     /// The address of a notary is malformed.
     #[error("{key}: {source}")]
     BadNotaryServer {

@@ -105,6 +105,17 @@ pub enum SignatureKind {
     OpenPgp,
 }
 
+impl SignatureKind {
+    /// Returns the word of the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cosign => "cosign",
+            Self::Notary => "notary",
+            Self::OpenPgp => "openpgp",
+        }
+    }
+}
+
 /// What built an image, and how.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EngineRecord {

@@ -1,5 +1,6 @@
 //! The settings of the server: a TOML file, and a few variables of the environment.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,7 @@ pub(crate) struct GitSettings {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct RegistrySettings {
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) lookaside: BTreeMap<String, String>,
     pub(crate) token_hosts: Vec<String>,
 }
 

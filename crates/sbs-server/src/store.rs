@@ -259,6 +259,8 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// The file in the directory of an image definition that ssh notes host keys in at first use.
 pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
+/// The file of an image definition with what notaries have said of repositories.
+pub(crate) const NOTARY_ROOTS: &str = "notary_roots.json";
 
 const DEFINITIONS: &str = "definitions";
 

@@ -97,6 +97,11 @@ impl Remembered {
         serde_json::to_vec(self).expect("texts and numbers can be written")
     }
 
+    /// Returns the repository that it is about, as a [`Gun`] is written.
+    pub fn gun(&self) -> &str {
+        &self.gun
+    }
+
     pub(super) fn is_for(&self, gun: &Gun) -> bool {
         self.gun == gun.to_string()
     }

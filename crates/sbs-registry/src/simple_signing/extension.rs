@@ -47,11 +47,8 @@ pub async fn publish(
 }
 
 impl Session {
-    /// Tells whether the registry keeps signatures.
-    pub(super) async fn keeps_signatures(
-        &self,
-        repository: &Repository,
-    ) -> Result<bool, RegistryError> {
+    /// Tells whether the registry keeps simple signatures.
+    pub async fn keeps_signatures(&self, repository: &Repository) -> Result<bool, RegistryError> {
         let scope = Scope { repository, access: Access::Pull };
         let call = Call::new(Method::GET, self.url("")?, scope);
         let mut attempts = Attempts::new(self);

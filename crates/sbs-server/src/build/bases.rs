@@ -1,26 +1,34 @@
 //! The resolve step: every external image that the Dockerfile names is resolved to a digest once
 //! and downloaded; the build runs on what was downloaded and on nothing else.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sbs_proto::{BaseImage, BaseRegistry, ImageReference, ImageTag};
+use sbs_proto::key::DOCKER_CONTENT_TRUST_BASE;
+use sbs_proto::{
+    BaseImage, BaseRegistry, BaseSignature, Credentials, Digest, ImageReference, ImageTag,
+};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::failure::{Failure, StepError};
 use crate::build::log::BuildLog;
+use crate::build::notary_roots::NotaryRoots;
 use crate::build::publish::{blob_path, v1_command};
+use sbs_registry::simple_signing::Lookaside;
 use sbs_registry::{
     Descriptor, DocumentKind, FetchedManifest, ImageIndex, ImageManifest, ParseDocumentError,
     RegistryClient, RegistryError, Session, Target, media_type,
 };
 
 use self::layout::Layout;
+use self::trust::{NotKnown, Reasons, SignedName, TrustedSigners, Vouched};
 
 mod layout;
+pub(crate) mod trust;
 
 pub(crate) use self::layout::PARTIAL;
 
@@ -47,12 +55,25 @@ pub(crate) struct BaseSources<'a> {
     pub(crate) registry: &'a BaseRegistry,
     pub(crate) client: &'a RegistryClient,
     pub(crate) log: &'a BuildLog,
+    /// Where OpenPGP signatures are looked for that a registry does not keep, by registry.
+    pub(crate) lookasides: &'a Lookasides,
+}
+
+/// Where OpenPGP signatures are looked for that a registry does not keep itself, by registry.
+pub(crate) type Lookasides = BTreeMap<String, Lookaside>;
+
+/// What vouches for base images, where the definition asks for that.
+#[derive(Debug)]
+pub(crate) struct BaseChecks {
+    pub(crate) roots: NotaryRoots,
+    pub(crate) signers: TrustedSigners,
 }
 
 /// Resolves images to digests and downloads what is not there yet.
 pub(crate) async fn resolve_bases(
     images: &[ImageReference],
     sources: BaseSources<'_>,
+    mut checks: Option<BaseChecks>,
     cancel: &CancellationToken,
 ) -> Result<Vec<ResolvedBase>, ResolveBasesError> {
     let mut resolved: Vec<ResolvedBase> = Vec::new();
@@ -64,7 +85,7 @@ pub(crate) async fn resolve_bases(
         let result = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ResolveFault::Cancelled),
-            result = resolve(reference, sources) => result,
+            result = resolve(reference, sources, checks.as_mut()) => result,
         };
         let fault = |fault| ResolveBasesError { reference: reference.clone(), fault };
         resolved.push(result.map_err(fault)?);
@@ -75,7 +96,9 @@ pub(crate) async fn resolve_bases(
 async fn resolve(
     reference: &ImageReference,
     sources: BaseSources<'_>,
+    checks: Option<&mut BaseChecks>,
 ) -> Result<ResolvedBase, ResolveFault> {
+    let mut checks = checks;
     let registry = reference.registry();
     let same = registry.api_host() == sources.registry.server.api_host();
     let credentials = sources.registry.credentials.as_ref().filter(|_| same);
@@ -86,8 +109,15 @@ async fn resolve(
         (None, None) => reference.with_tag(latest.clone()),
         _ => reference.clone(),
     };
-    let target =
-        named.digest().map_or_else(|| Target::Tag(named.tag().unwrap_or(&latest)), Target::Digest);
+    let mut reasons = Reasons::default();
+    let by_notary = match &mut checks {
+        Some(checks) => ask_notary(checks, &named, credentials, sources, &mut reasons).await?,
+        None => None,
+    };
+    // What the notary has signed is asked for by its digest: the tag may point elsewhere.
+    let signed = by_notary.as_ref().map(|vouched| vouched.digest);
+    let pinned = named.digest().or(signed);
+    let target = pinned.map_or_else(|| Target::Tag(named.tag().unwrap_or(&latest)), Target::Digest);
     let top = session.manifest(reference.repository(), target).await?;
     let digest = top.digest;
     let image = match top.kind {
@@ -99,9 +129,54 @@ async fn resolve(
         Some(platform) => format!("{named} resolved to {digest}, for this platform {platform}"),
         None => format!("{named} resolved to {digest}"),
     });
+    let signature = match (checks, by_notary) {
+        (None, _) => None,
+        (Some(_), Some(vouched)) => Some(vouched.signature),
+        (Some(checks), None) => {
+            let digests = [Some(digest), platform_digest];
+            let lookaside = sources.lookasides.get(registry.as_str());
+            let image = SignedName { image: &named, lookaside, session: &session };
+            Some(find_signature(&checks.signers, image, &digests, reasons).await?)
+        }
+    };
+    if let Some(BaseSignature { key_id, kind }) = &signature {
+        sources.log.info(&format!("{named} is signed: {}, key {key_id}", kind.as_str()));
+    }
     let layout = download(&session, reference, sources.cache, &image).await?;
-    let base = BaseImage { digest, platform_digest, reference: named, signature: None };
+    let base = BaseImage { digest, platform_digest, reference: named, signature };
     Ok(ResolvedBase { reference: reference.clone(), base, layout })
+}
+
+/// Asks the notary; where nothing else counts, what it does not vouch for is not signed.
+async fn ask_notary(
+    checks: &mut BaseChecks,
+    image: &ImageReference,
+    credentials: Option<&Credentials>,
+    sources: BaseSources<'_>,
+    reasons: &mut Reasons,
+) -> Result<Option<Vouched>, ResolveFault> {
+    let BaseChecks { roots, signers } = checks;
+    let (client, log) = (sources.client, sources.log);
+    let vouched = signers.by_notary(image, client, credentials, log, roots, reasons).await?;
+    if vouched.is_none() && !signers.look_at_registries() {
+        return Err(ResolveFault::Unsigned(std::mem::take(reasons)));
+    }
+    Ok(vouched)
+}
+
+/// Looks for a signature of any of these digests.
+async fn find_signature(
+    signers: &TrustedSigners,
+    image: SignedName<'_>,
+    digests: &[Option<Digest>],
+    mut reasons: Reasons,
+) -> Result<BaseSignature, ResolveFault> {
+    for digest in digests.iter().flatten() {
+        if let Some(signature) = signers.by_signature(image, *digest, &mut reasons).await? {
+            return Ok(signature);
+        }
+    }
+    Err(ResolveFault::Unsigned(reasons))
 }
 
 /// Fetches the image manifest of an index that is for this machine.
@@ -234,14 +309,6 @@ pub(crate) struct ResolveBasesError {
     fault: ResolveFault,
 }
 
-impl ResolveBasesError {
-    /// Signatures were asked for and cannot be checked.
-    pub(crate) fn unchecked() -> Self {
-        let reference = ImageReference::parse("scratch").expect("a name");
-        Self { reference, fault: ResolveFault::Unchecked }
-    }
-}
-
 /// Why an external image could not be resolved or downloaded.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -280,13 +347,26 @@ pub(crate) enum ResolveFault {
     )]
     Trigger,
 
-    /// Its signature cannot be checked.
-    #[error("this server cannot check signatures of base images yet")]
-    Unchecked,
+    /// Whether it is signed is not known.
+    #[error("whether the image is signed cannot be found out now; nothing was built")]
+    NotKnown(#[source] Box<NotKnown>),
+
+    /// It is not signed as it must be.
+    #[error(
+        "no signature of the image is trusted: {0}. Have it signed, correct the keys, or set \
+         {DOCKER_CONTENT_TRUST_BASE} to \"False\" to build on what is not signed"
+    )]
+    Unsigned(Reasons),
 
     /// It is too large.
     #[error("the image is larger than {} GiB", MAX_IMAGE_BYTES >> 30)]
     TooLarge,
+}
+
+impl From<NotKnown> for ResolveFault {
+    fn from(error: NotKnown) -> Self {
+        Self::NotKnown(Box::new(error))
+    }
 }
 
 impl StepError for ResolveBasesError {
@@ -296,6 +376,9 @@ impl StepError for ResolveBasesError {
             ResolveFault::Cancelled => ("cancelled", plain(), 137),
             ResolveFault::Registry(error) => {
                 (error.code(), v1_command(error, "pull", &self.reference), 1)
+            }
+            ResolveFault::Unsigned(_) | ResolveFault::NotKnown(_) => {
+                ("base_image_trust", format!("docker trust inspect {}", self.reference), 1)
             }
             _ => ("base_image", plain(), 1),
         };

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use sbs_proto::DefinitionName;
 use thiserror::Error;
+use url::Url;
 
-use crate::build::bases::PARTIAL;
+use crate::build::bases::{Lookasides, PARTIAL};
 use crate::build::engine::{Buildah, EngineSettings, Isolation, ProbeEngineError, Runtime};
 use crate::build::fetch::{GitTrust, HostKeys};
 use crate::clock::Clock;
 use crate::config::{IsolationSetting, NetworkSetting, Settings};
 use crate::store::{KNOWN_HOSTS, Store, move_into_place, remove_directory};
 use crate::tool::Network;
+use sbs_registry::simple_signing::{Lookaside, SignatureTree};
 use sbs_registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
 
 /// What every build needs and no build changes.
@@ -22,6 +24,7 @@ pub(crate) struct Environment {
     pub(super) settings: Settings,
     pub(super) bases: PathBuf,
     pub(super) engine: Buildah,
+    pub(super) lookasides: Lookasides,
     pub(super) git: GitTrust,
     pub(super) registry: RegistryClient,
 }
@@ -57,7 +60,8 @@ impl Environment {
         };
         let git = GitTrust { known_hosts, ca_file: settings.git.ca_file.clone() };
         let registry = RegistryClient::new(&registry_trust(&settings)?, Limits::default())?;
-        Ok(Self { clock, settings, bases, engine, git, registry })
+        let lookasides = lookasides(&settings)?;
+        Ok(Self { clock, settings, bases, engine, lookasides, git, registry })
     }
 }
 
@@ -104,6 +108,10 @@ pub(crate) enum PrepareError {
     #[error("the build engine does not work")]
     Engine(#[from] ProbeEngineError),
 
+    /// A lookaside is neither a directory nor a URL.
+    #[error("the lookaside of registry `{registry}` is neither an https URL nor an absolute path")]
+    Lookaside { registry: String },
+
     /// The authorities for registries cannot be used.
     #[error("the registry client cannot be set up")]
     Registry(#[from] MakeRegistryClientError),
@@ -111,6 +119,21 @@ pub(crate) enum PrepareError {
     /// The file of the authorities cannot be read.
     #[error("cannot read `{}`", path.display())]
     RegistryAuthorities { path: PathBuf, source: io::Error },
+}
+
+fn lookasides(settings: &Settings) -> Result<Lookasides, PrepareError> {
+    let place = |(registry, place): (&String, &String)| {
+        let bad = || PrepareError::Lookaside { registry: registry.clone() };
+        let lookaside = if place.starts_with("https://") {
+            Lookaside::Web(Url::parse(place).map_err(|_| bad())?)
+        } else if place.starts_with('/') {
+            Lookaside::Directory(SignatureTree::new(place.into()))
+        } else {
+            return Err(bad());
+        };
+        Ok((registry.clone(), lookaside))
+    };
+    settings.registry.lookaside.iter().map(place).collect()
 }
 
 fn registry_trust(settings: &Settings) -> Result<RegistryTrust, PrepareError> {

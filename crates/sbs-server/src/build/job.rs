@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) files: BuildFiles,
     pub(crate) id: BuildId,
     pub(crate) keys: Arc<DefinitionKeys>,
+    /// The file with what notaries have said before.
+    pub(crate) notary_roots: PathBuf,
     pub(crate) started: OffsetDateTime,
     /// Where the build works; not there yet, removed afterwards.
     pub(crate) work: PathBuf,

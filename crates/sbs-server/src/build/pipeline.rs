@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sbs_proto::{
-    BuildName, BuildRecord, BuildStatus, Credentials, Definition, ImageRecord, ImageTag,
-    ParseDefinitionError, ParseNameError, RECORD_SCHEMA, StatusText, Step, StorageAccess,
+    BuildName, BuildRecord, BuildStatus, Credentials, Definition, ImageRecord, ImageReference,
+    ImageTag, ParseDefinitionError, ParseNameError, RECORD_SCHEMA, StatusText, Step, StorageAccess,
     StorageCredentials, StoragePurpose,
 };
 use thiserror::Error;
@@ -19,7 +19,8 @@ use time::macros::format_description;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::build::bases::{BaseSources, ResolveBasesError, ResolvedBase, resolve_bases};
+use crate::build::bases::trust::TrustedSigners;
+use crate::build::bases::{BaseChecks, BaseSources, ResolvedBase, resolve_bases};
 use crate::build::dockerfile;
 use crate::build::engine::{BuildRequest, Built};
 use crate::build::environment::Environment;
@@ -27,14 +28,17 @@ use crate::build::failure::{Failure, StepError, chain};
 use crate::build::fetch::{self, FetchLimits, FetchRequest, Fetched};
 use crate::build::job::{Builder, Job, Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
-use crate::build::publish::publish;
+use crate::build::notary_roots::{NotaryRoots, NotaryRootsError};
 use crate::build::record::{self, PackRequest};
-use crate::build::sign::{self, BundleForm, SignatureForm, TagForm, Tagged};
+use crate::build::release::release;
+use crate::build::sign::Tagged;
 use crate::store::remove_directory;
-use sbs_registry::RegistryError;
 
 impl Builder for Environment {
     fn check(&self, definition: &Definition) -> Result<(), ParseDefinitionError> {
+        if let Some(trust) = &definition.base_trust {
+            TrustedSigners::of(trust, self.clock.now())?;
+        }
         if self.settings.storage.danger_allow_http {
             return Ok(());
         }
@@ -145,7 +149,7 @@ async fn steps(
     done(Step::GithubCloned);
     let (built, bases) = build(environment, job, &fetched, log).await?;
     done(Step::ImageBuilt);
-    let tagged = release(environment, job, &fetched, &built, log).await?;
+    let tagged = release(environment, job, &fetched.record.commit, &built, log).await?;
     done(Step::ImagePushed);
     // Success is not reported here: the core notes it together with the names, which whoever sees
     // `success` must find.
@@ -207,16 +211,16 @@ async fn build(
     for warning in plan.warnings() {
         log.warning(warning);
     }
-    if definition.base_trust.is_some() {
-        return Err(stop(log, &ResolveBasesError::unchecked()));
-    }
+    let checks = base_checks(environment, job).map_err(|error| stop(log, &error))?;
+    warn_of_unused_key(definition, plan.images(), log);
     let sources = BaseSources {
         cache: &environment.bases,
         registry: &definition.base,
         client: &environment.registry,
         log,
+        lookasides: &environment.lookasides,
     };
-    let bases = resolve_bases(plan.images(), sources, &job.cancel).await;
+    let bases = resolve_bases(plan.images(), sources, checks, &job.cancel).await;
     let bases = bases.map_err(|error| stop(log, &error))?;
     for base in &bases {
         let (engine, name) = (&environment.engine, local_name(base));
@@ -247,32 +251,23 @@ fn local_name(base: &ResolvedBase) -> String {
     format!("{}/{}:sha256-{}", image.registry(), image.repository(), digest.to_hex())
 }
 
-/// Publishes by digest, signs, reads back, and only then tags.
-async fn release(
-    environment: &Environment,
-    job: &Job,
-    fetched: &Fetched,
-    built: &Built,
-    log: &BuildLog,
-) -> Result<Tagged, Stopped> {
-    let definition = &job.definition;
-    let tag = ImageTag::for_commit(definition.tag_prefix.as_ref(), &fetched.record.commit);
-    let destination = definition.destination.with_tag(tag);
-    let credentials = Some(&definition.push_credentials);
-    let session = environment
-        .registry
-        .for_registry(destination.registry(), credentials, log)
-        .map_err(|error| stop(log, &SessionError(error)))?;
-    let (key, cancel) = (&job.keys.image().current, &job.cancel);
-    let published = publish(built, &destination, &session, cancel).await;
-    let published = published.map_err(|error| stop(log, &error))?;
-    let (build, created) = (&job.id, environment.clock.now());
-    let forms: [&dyn SignatureForm; 2] = [&TagForm { key }, &BundleForm { build, created, key }];
-    let signed = sign::sign(published, &forms, &session, cancel).await;
-    let signed = signed.map_err(|error| stop(log, &error))?;
-    let confirmed = sign::read_back(signed, &forms, &session, cancel).await;
-    let confirmed = confirmed.map_err(|error| stop(log, &error))?;
-    sign::tag(confirmed, &session, cancel).await.map_err(|error| stop(log, &error))
+/// Returns what base images must be signed by, if they must be.
+fn base_checks(environment: &Environment, job: &Job) -> Result<Option<BaseChecks>, TrustError> {
+    let Some(trust) = &job.definition.base_trust else { return Ok(None) };
+    let signers = TrustedSigners::of(trust, environment.clock.now())?;
+    Ok(Some(BaseChecks { roots: NotaryRoots::load(&job.notary_roots)?, signers }))
+}
+
+/// Says so if the key for one base image is used for others only.
+fn warn_of_unused_key(definition: &Definition, images: &[ImageReference], log: &BuildLog) {
+    let trust = definition.base_trust.as_ref().and_then(|trust| trust.openpgp.as_ref());
+    let named = trust.and_then(|trust| trust.image.as_ref());
+    if let Some(image) = named.filter(|image| !images.contains(image)) {
+        log.warning(&format!(
+            "ICR_BASE_REPO names {image}, which the Dockerfile does not build on; its key must have \
+             signed the images that it does build on"
+        ));
+    }
 }
 
 /// What the steps before leave for the record.
@@ -358,7 +353,7 @@ fn describe(
 }
 
 /// Writes an error to the build log and turns it into what the status says.
-fn stop(log: &BuildLog, error: &impl StepError) -> Stopped {
+pub(super) fn stop(log: &BuildLog, error: &impl StepError) -> Stopped {
     log.error(&chain(error));
     let Failure { code, command, return_code } = error.failure();
     Stopped { code, command, return_code }
@@ -389,14 +384,18 @@ impl StepError for NameError {
     }
 }
 
-/// A session with the registry could not begin.
+/// What base images must be signed by cannot be used.
 #[derive(Debug, Error)]
-#[error("the registry cannot be used")]
-struct SessionError(#[source] RegistryError);
+#[error("what base images must be signed by cannot be used")]
+enum TrustError {
+    Key(#[from] ParseDefinitionError),
+    Roots(#[from] NotaryRootsError),
+}
 
-impl StepError for SessionError {
+impl StepError for TrustError {
     fn failure(&self) -> Failure {
-        Failure { code: "registry", command: "docker push".to_owned(), return_code: 1 }
+        let command = "docker trust inspect".to_owned();
+        Failure { code: "base_image_trust", command, return_code: 1 }
     }
 }
 

@@ -4,6 +4,7 @@
 //! signature was not there before and verified.
 
 mod form;
+mod openpgp;
 
 use sbs_crypto::SignError;
 use sbs_proto::{Digest, ImageReference, ImageTag};
@@ -13,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::build::failure::{Failure, StepError};
 use crate::build::publish::{Published, v1_command};
 use sbs_registry::cosign::{self, InvalidSignature, SignImageError};
+use sbs_registry::simple_signing::{self, FetchSignaturesError, NotSigned};
 use sbs_registry::{ParseDocumentError, Patience, RegistryError, Session, Target, media_type};
 
 pub(crate) use self::form::{BundleForm, SignatureForm, TagForm};
+pub(crate) use self::openpgp::{OpenPgpForm, SignaturePlace};
 
 /// An image whose signature was pushed. Only [`sign`] makes one.
 #[derive(Clone, Debug)]
@@ -233,9 +236,21 @@ pub(crate) enum ReleaseFault {
         reason: InvalidSignature,
     },
 
+    /// The OpenPGP signature cannot be read again.
+    #[error("the OpenPGP signature cannot be read again")]
+    FetchOpenPgp(#[source] Box<FetchSignaturesError>),
+
+    /// What is there as OpenPGP signature is none of ours.
+    #[error(transparent)]
+    NotSigned(Box<NotSigned>),
+
     /// The tag for signatures has something else.
     #[error("the tag `{tag}`, where signatures belong, holds something else; remove it")]
     NotSignatures { tag: ImageTag },
+
+    /// No OpenPGP signature was made or kept.
+    #[error(transparent)]
+    OpenPgp(Box<simple_signing::SignImageError>),
 
     /// The registry did not do its part.
     #[error("the registry did not do its part")]
@@ -269,11 +284,30 @@ impl ReleaseFault {
         match self {
             Self::BlobMissing { .. }
             | Self::Invalid { .. }
+            | Self::NotSigned(_)
             | Self::TagMoved { .. }
             | Self::Unsigned { .. } => true,
             Self::Registry(error) => error.is_not_found(),
             _ => false,
         }
+    }
+}
+
+impl From<FetchSignaturesError> for ReleaseFault {
+    fn from(error: FetchSignaturesError) -> Self {
+        Self::FetchOpenPgp(Box::new(error))
+    }
+}
+
+impl From<NotSigned> for ReleaseFault {
+    fn from(error: NotSigned) -> Self {
+        Self::NotSigned(Box::new(error))
+    }
+}
+
+impl From<simple_signing::SignImageError> for ReleaseFault {
+    fn from(error: simple_signing::SignImageError) -> Self {
+        Self::OpenPgp(Box::new(error))
     }
 }
 

@@ -203,6 +203,7 @@ impl Core {
             files: files.clone(),
             id: build_id,
             keys,
+            notary_roots: slot.notary_roots(),
             started,
             work,
         };

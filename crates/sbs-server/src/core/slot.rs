@@ -20,7 +20,7 @@ use crate::core::error::{KeepError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
 use crate::core::state::Sealing;
 use crate::core::trust::gun;
-use crate::store::{KNOWN_HOSTS, Store};
+use crate::store::{KNOWN_HOSTS, NOTARY_ROOTS, Store};
 
 /// One image definition.
 #[derive(Debug)]
@@ -145,6 +145,15 @@ impl Slot {
 
     pub(super) fn known_hosts_in(directory: &Path) -> PathBuf {
         directory.join(KNOWN_HOSTS)
+    }
+
+    /// Returns the file with what notaries have said of repositories.
+    pub(super) fn notary_roots(&self) -> PathBuf {
+        Self::notary_roots_in(self.directory())
+    }
+
+    pub(super) fn notary_roots_in(directory: &Path) -> PathBuf {
+        directory.join(NOTARY_ROOTS)
     }
 
     /// Returns the keys of the definition that is kept; they are made at the first build.

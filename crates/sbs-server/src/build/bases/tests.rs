@@ -9,10 +9,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::build::failure::chain;
 use crate::build::testing::TestLog;
+use sbs_registry::simple_signing::SignatureTree;
 use sbs_registry::testing::double::{Double, Reply};
 use sbs_registry::testing::real::RealRegistry;
 use sbs_registry::testing::{client, credentials, image_config, noise, run, session};
 use sbs_registry::{BlobSource, media_type};
+
+mod trust;
 
 /// A registry with images, and a place to keep them.
 struct Bench {
@@ -20,6 +23,8 @@ struct Bench {
     log: TestLog,
     registry: BaseRegistry,
     session: Session,
+    /// Where OpenPGP signatures and what notaries have said is kept.
+    beside: tempfile::TempDir,
 }
 
 impl Bench {
@@ -33,6 +38,7 @@ impl Bench {
             },
             session: session(registry, &log.log),
             log,
+            beside: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -44,10 +50,22 @@ impl Bench {
         &self,
         images: &[ImageReference],
     ) -> Result<Vec<ResolvedBase>, ResolveBasesError> {
+        self.resolve_with(images, None).await
+    }
+
+    async fn resolve_with(
+        &self,
+        images: &[ImageReference],
+        checks: Option<BaseChecks>,
+    ) -> Result<Vec<ResolvedBase>, ResolveBasesError> {
         let client = client();
         let (cache, registry, log) = (self.cache.path(), &self.registry, &self.log.log);
-        let sources = BaseSources { cache, registry, client: &client, log };
-        resolve_bases(images, sources, &CancellationToken::new()).await
+        let tree = SignatureTree::new(self.beside.path().join("lookaside"));
+        let lookasides =
+            Lookasides::from([(registry.server.to_string(), Lookaside::Directory(tree))]);
+        let lookasides = &lookasides;
+        let sources = BaseSources { cache, registry, client: &client, log, lookasides };
+        resolve_bases(images, sources, checks, &CancellationToken::new()).await
     }
 
     async fn refusal(&self, name: &str) -> ResolveBasesError {

@@ -74,6 +74,8 @@ impl Core {
         ];
         let known_hosts = read_small_file(&slot.known_hosts()).map_err(KeepError::io(WHAT))?;
         records.extend(known_hosts.map(|bytes| (RecordName::KnownHosts, bytes)));
+        let roots = read_small_file(&slot.notary_roots()).map_err(KeepError::io(WHAT))?;
+        records.extend(roots.map(|bytes| (RecordName::NotaryRoots, bytes)));
         let created_ms = self.0.clock.now().unix_timestamp_nanos() / 1_000_000;
         let export = Export {
             epoch: kept.epoch(),

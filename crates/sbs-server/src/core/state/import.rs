@@ -130,7 +130,7 @@ impl Core {
         let directory = tempfile::Builder::new().prefix("import-").tempdir_in(staging);
         let directory = directory.map_err(io)?;
         let path = directory.path();
-        let Contents { builds, instance: _, keys, known_hosts, members } = contents;
+        let Contents { builds, instance: _, keys, known_hosts, members, notary_roots } = contents;
         let kept = keep(members);
         let place = Keep::new(Arc::clone(&self.0.sealing), name, path);
         place.save_definition(&kept)?;
@@ -142,6 +142,9 @@ impl Core {
         };
         if let Some(known_hosts) = known_hosts {
             replace_file(&Slot::known_hosts_in(path), &known_hosts).map_err(io)?;
+        }
+        if let Some(roots) = notary_roots {
+            replace_file(&Slot::notary_roots_in(path), &roots).map_err(io)?;
         }
         save_builds(path, &builds)?;
         exchange(path, slot.directory()).map_err(io)?;

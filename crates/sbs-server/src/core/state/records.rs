@@ -9,6 +9,7 @@ use sbs_state::{AcceptedState, DefinitionKeys, ParseRecordError, RecordName};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::build::notary_roots::NotaryRoots;
 use crate::core::builds::{Journal, Phase};
 use crate::core::state::error::ImportStateError;
 use crate::core::upload::Upload;
@@ -55,6 +56,7 @@ pub(super) struct Contents {
     pub(super) keys: DefinitionKeys,
     pub(super) known_hosts: Option<Vec<u8>>,
     pub(super) members: Members,
+    pub(super) notary_roots: Option<Vec<u8>>,
 }
 
 impl Contents {
@@ -71,6 +73,10 @@ impl Contents {
         let instance = parse_json(bytes(RecordName::Instance))
             .map_err(|_| refuse(RecordName::Instance, MALFORMED))?;
         let members = Members::parse(bytes(definition));
+        let roots = RecordName::NotaryRoots;
+        let notary_roots = state.record(roots).map(<[u8]>::to_vec);
+        let checked = notary_roots.as_deref().map(NotaryRoots::check).transpose();
+        checked.map_err(|_| refuse(roots, MALFORMED))?;
         let parsed_keys = DefinitionKeys::from_record(bytes(keys), now);
         Ok(Self {
             builds: state.record(RecordName::Builds).map_or(Ok(Vec::new()), read_builds)?,
@@ -78,6 +84,7 @@ impl Contents {
             keys: parsed_keys.map_err(|error| refuse(keys, reason(&error)))?.keys,
             known_hosts: state.record(RecordName::KnownHosts).map(<[u8]>::to_vec),
             members: members.map_err(|_| refuse(definition, MALFORMED))?,
+            notary_roots,
         })
     }
 }

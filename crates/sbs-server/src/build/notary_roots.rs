@@ -1,0 +1,185 @@
+//! What notaries have said before: the root of each repository, and the versions since.
+//!
+//! A repository whose root is not pinned is believed at first use, and held against that ever after;
+//! an older state than one that was seen is refused.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sbs_proto::{NotaryServer, parse_json};
+use sbs_registry::notary::{Gun, ParseRememberedError, Remembered};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::store::{read_small_file, replace_file};
+
+/// The file of an image definition with what notaries have said.
+#[derive(Debug)]
+pub(crate) struct NotaryRoots {
+    path: PathBuf,
+    record: Record,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    /// By server and repository: `https://notary.example registry.example/app`.
+    repositories: BTreeMap<String, Value>,
+}
+
+impl NotaryRoots {
+    /// Loads the file, if there is one.
+    pub(crate) fn load(path: &Path) -> Result<Self, NotaryRootsError> {
+        let bytes = read_small_file(path).map_err(NotaryRootsError::Read)?;
+        let record = match bytes {
+            Some(bytes) => parse_json(&bytes).map_err(|_| NotaryRootsError::Damaged)?,
+            None => Record::default(),
+        };
+        Ok(Self { path: path.to_owned(), record })
+    }
+
+    /// Refuses bytes that are no such file.
+    pub(crate) fn check(bytes: &[u8]) -> Result<(), NotaryRootsError> {
+        let record: Record = parse_json(bytes).map_err(|_| NotaryRootsError::Damaged)?;
+        for remembered in record.repositories.values() {
+            parse(remembered)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what a server has said of a repository.
+    pub(crate) fn get(
+        &self,
+        server: &NotaryServer,
+        gun: &Gun,
+    ) -> Result<Option<Remembered>, NotaryRootsError> {
+        self.record.repositories.get(&key(server, &gun.to_string())).map(parse).transpose()
+    }
+
+    /// Keeps what a server has said of a repository.
+    pub(crate) fn set(
+        &mut self,
+        server: &NotaryServer,
+        remembered: &Remembered,
+    ) -> Result<(), NotaryRootsError> {
+        let value: Value =
+            parse_json(&remembered.to_json()).map_err(|_| NotaryRootsError::Damaged)?;
+        let before = self.record.repositories.insert(key(server, remembered.gun()), value);
+        let bytes = serde_json::to_vec(&self.record).map_err(|_| NotaryRootsError::Damaged)?;
+        if bytes.len() > MAX_BYTES {
+            let key = key(server, remembered.gun());
+            match before {
+                Some(before) => self.record.repositories.insert(key, before),
+                None => self.record.repositories.remove(&key),
+            };
+            return Err(NotaryRootsError::Full { path: self.path.clone() });
+        }
+        replace_file(&self.path, &bytes).map_err(NotaryRootsError::Write)
+    }
+}
+
+fn key(server: &NotaryServer, gun: &str) -> String {
+    format!("{server} {gun}")
+}
+
+fn parse(value: &Value) -> Result<Remembered, NotaryRootsError> {
+    Ok(Remembered::parse(value.to_string().as_bytes())?)
+}
+
+/// What notaries have said before cannot be read or kept.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum NotaryRootsError {
+    /// The file is not what was written.
+    #[error(
+        "the record of what notaries have said before is damaged; restore it from a state image"
+    )]
+    Damaged,
+
+    /// There is no room.
+    #[error("`{}` has no room for another repository", path.display())]
+    Full { path: PathBuf },
+
+    /// The file cannot be read.
+    #[error("the record of what notaries have said before cannot be read")]
+    Read(#[source] io::Error),
+
+    /// What is remembered of one repository is not what was written.
+    #[error(transparent)]
+    Remembered(#[from] ParseRememberedError),
+
+    /// The file cannot be written.
+    #[error("the record of what notaries have said cannot be written")]
+    Write(#[source] io::Error),
+}
+
+/// As much as a state image takes.
+const MAX_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered(gun: &str, version: u64) -> Remembered {
+        let json = serde_json::json!({
+            "gun": gun, "root": "{}", "versions": { "targets": version },
+        });
+        Remembered::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn gun(repository: &str) -> Gun {
+        let image = sbs_proto::ImageReference::parse(repository).unwrap();
+        Gun::new(image.registry(), image.repository())
+    }
+
+    #[test]
+    fn what_a_server_said_is_known_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots");
+        let [one, other] = ["https://one.example", "https://other.example"]
+            .map(|server| NotaryServer::parse(server).unwrap());
+        let app = gun("registry.example/ns/app");
+        let mut roots = NotaryRoots::load(&path).unwrap();
+        assert_eq!(roots.get(&one, &app).unwrap(), None);
+        roots.set(&one, &remembered("registry.example/ns/app", 3)).unwrap();
+        roots.set(&one, &remembered("registry.example/ns/app", 4)).unwrap();
+        let roots = NotaryRoots::load(&path).unwrap();
+        let known = roots.get(&one, &app).unwrap().unwrap();
+        assert_eq!(known, remembered("registry.example/ns/app", 4));
+        assert_eq!(roots.get(&other, &app).unwrap(), None);
+        assert_eq!(roots.get(&one, &gun("registry.example/ns/ap")).unwrap(), None);
+        NotaryRoots::check(&std::fs::read(&path).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn damage_is_no_first_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots");
+        for damage in ["", "{}", "[]", r#"{"repositories":{},"more":1}"#] {
+            std::fs::write(&path, damage).unwrap();
+            assert!(matches!(NotaryRoots::load(&path), Err(NotaryRootsError::Damaged)), "{damage}");
+        }
+        let bad = br#"{"repositories":{"https://one.example registry.example/app":{}}}"#;
+        assert!(matches!(NotaryRoots::check(bad), Err(NotaryRootsError::Remembered(_))));
+    }
+
+    #[test]
+    fn what_has_no_room_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots");
+        let server = NotaryServer::parse("https://one.example").unwrap();
+        let mut roots = NotaryRoots::load(&path).unwrap();
+        roots.set(&server, &remembered("registry.example/app", 1)).unwrap();
+        let json = serde_json::json!({
+            "gun": "registry.example/large", "root": "x".repeat(MAX_BYTES), "versions": {},
+        });
+        let large = Remembered::parse(json.to_string().as_bytes()).unwrap();
+        let error = roots.set(&server, &large).unwrap_err();
+        assert!(matches!(error, NotaryRootsError::Full { .. }));
+        let roots = NotaryRoots::load(&path).unwrap();
+        assert!(roots.get(&server, &gun("registry.example/app")).unwrap().is_some());
+        assert!(roots.get(&server, &gun("registry.example/large")).unwrap().is_none());
+    }
+}
