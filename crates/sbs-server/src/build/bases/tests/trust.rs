@@ -227,7 +227,8 @@ async fn the_digest_that_the_notary_has_is_taken_whatever_the_tag_points_to() {
 
     let text = told(resolve(&bench.image("app:2"), &first_use).await);
     assert!(text.contains("has no signature for this tag"), "{text}");
-    let text = told(resolve(&image.with_digest(moved), &first_use).await);
+    let both = ImageReference::parse(&format!("{image}@{moved}")).unwrap();
+    let text = told(resolve(&both, &first_use).await);
     assert!(text.contains(&format!("vouches for {} instead", signed.0)), "{text}");
     let untagged = ImageReference::parse(&format!("{}/base/app", bench.registry.server)).unwrap();
     let text = told(resolve(&untagged.with_digest(signed.0), &first_use).await);
