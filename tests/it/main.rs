@@ -11,6 +11,7 @@ mod kill;
 mod mtls;
 mod parts;
 mod secrets;
+mod signatures;
 mod state;
 mod state_cli;
 mod uploads;

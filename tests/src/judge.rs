@@ -120,9 +120,28 @@ pub fn openssl_image(registry: &Registry, tag: &str, key_pem: &str) -> Result<Di
     let manifest = registry.manifest(repository, &signatures)?;
     let (_digest, manifest) =
         manifest.with_context(|| format!("the image of tag {tag} has no signature"))?;
-    let layer = &manifest["layers"][0];
+    let reference = format!("{}/{repository}:{tag}", registry.host());
+    let layers = manifest["layers"].as_array().context("no list of signatures")?;
+    let mut told = None;
+    for layer in layers {
+        match openssl_layer(registry, layer, key_pem, &reference, &digest) {
+            Ok(()) => return Ok(digest),
+            Err(error) => told = Some(error),
+        }
+    }
+    Err(told.unwrap_or_else(|| anyhow::anyhow!("the image of tag {tag} has no signature")))
+}
+
+/// Has openssl verify one of the signatures of an image.
+fn openssl_layer(
+    registry: &Registry,
+    layer: &Value,
+    key_pem: &str,
+    reference: &str,
+    digest: &Digest,
+) -> Result<()> {
     let payload = Digest::parse(layer["digest"].as_str().unwrap_or_default())?;
-    let payload = registry.blob(repository, &payload)?;
+    let payload = registry.blob(World::REPOSITORY, &payload)?;
     let signature = layer["annotations"]["dev.cosignproject.cosign/signature"].as_str();
     let signature = STANDARD.decode(signature.context("no signature in the annotations")?)?;
 
@@ -140,9 +159,8 @@ pub fn openssl_image(registry: &Registry, tag: &str, key_pem: &str) -> Result<Di
     let critical = &payload["critical"];
     ensure!(critical["image"]["docker-manifest-digest"] == digest.to_string(), "{payload}");
     ensure!(critical["type"] == "cosign container image signature", "{payload}");
-    let reference = format!("{}/{repository}:{tag}", registry.host());
     ensure!(critical["identity"]["docker-reference"] == reference, "{payload} is not {reference}");
-    Ok(digest)
+    Ok(())
 }
 
 /// Checks that no tag points to an image that openssl does not find signed. Returns the tags.

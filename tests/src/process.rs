@@ -180,7 +180,7 @@ impl Drop for Daemon {
     }
 }
 
-const START_LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

@@ -90,7 +90,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 38] = [
+const PACKAGES: [&str; 39] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -111,6 +111,7 @@ const PACKAGES: [&str; 38] = [
     "apache2-utils",
     "busybox-static",
     "docker-registry",
+    "docker.io",
     "notary",
     "openssh-server",
     "swtpm",
