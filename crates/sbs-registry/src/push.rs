@@ -1,6 +1,6 @@
 //! Pushing a blob: one stream, taken up where it was cut.
 
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use http::header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use http::{HeaderName, Method};
 use reqwest::Response;
 use sbs_proto::{Digest, Repository};
@@ -33,7 +33,9 @@ impl Session {
         let limit = self.limits().transfer;
         let session = self;
         let (at, have, resent, resumed) = (None, 0, 0, false);
-        let upload = Upload { session, scope, digest, size, source, at, have, resent, resumed };
+        let pace = Pace::Whole;
+        let upload =
+            Upload { session, scope, digest, size, source, at, have, pace, resent, resumed };
         timeout(limit, upload.run()).await.unwrap_or_else(|_elapsed| {
             Err(RegistryError::TimeLimit { host: self.host().to_owned(), seconds: limit.as_secs() })
         })
@@ -56,6 +58,43 @@ impl Session {
     }
 }
 
+/// How much of a blob goes in one request.
+///
+/// What a cut loses is what was on the way, in buffers too. Where connections are cut again and
+/// again, pieces that get through whole lose nothing.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// So many bytes, each time over a connection of its own; `through` such pieces got through.
+    Pieces { bytes: u64, through: u32 },
+    /// All that is left, as long as no connection was cut.
+    Whole,
+}
+
+impl Pace {
+    /// Slows down after a connection that was cut when so many bytes had got through.
+    fn after(progress: u64) -> Self {
+        Self::Pieces { bytes: (progress / 4 * 3).max(MIN_PIECE_BYTES), through: 0 }
+    }
+
+    /// Returns how many of the bytes that are left go next.
+    fn next(self, left: u64) -> u64 {
+        match self {
+            Self::Pieces { bytes, .. } => bytes.min(left),
+            Self::Whole => left,
+        }
+    }
+
+    /// Notes that a piece got through: after some the pieces are larger.
+    fn succeeded(&mut self) {
+        if let Self::Pieces { bytes, through } = self {
+            *through += 1;
+            if *through == PIECES_BEFORE_MORE {
+                *self = Self::Pieces { bytes: bytes.saturating_mul(2), through: 0 };
+            }
+        }
+    }
+}
+
 struct Upload<'a> {
     session: &'a Session,
     scope: Scope<'a>,
@@ -66,6 +105,7 @@ struct Upload<'a> {
     at: Option<Url>,
     /// Bytes that the registry has.
     have: u64,
+    pace: Pace,
     /// Bytes that were sent and lost.
     resent: u64,
     /// The upload was taken up again.
@@ -77,17 +117,17 @@ impl Upload<'_> {
         let mut attempts = Attempts::new(self.session);
         let mut furthest = 0;
         loop {
-            let sent = Sent::default();
+            let (sent, began) = (Sent::default(), self.have);
             let Err(fault) = self.attempt(&sent).await else { return Ok(()) };
             attempts.pause(fault).await?;
-            // What the last request began with: an upload can have begun anew inside the attempt.
-            let reached = self.have + sent.bytes();
+            let reached = began + sent.bytes();
             self.find_out().await?;
             if self.at.is_none() && self.session.has_blob_for(self.scope, self.digest).await? {
                 // Only the answer was lost.
                 return Ok(());
             }
             if self.have > furthest {
+                self.pace = Pace::after(self.have - furthest);
                 furthest = self.have;
                 attempts.progressed();
             }
@@ -111,8 +151,8 @@ impl Upload<'_> {
             }
             self.at = Some(session.location(&response, &url)?);
         }
-        if self.have < self.size {
-            self.send_rest(sent).await?;
+        while self.have < self.size {
+            self.send_piece(sent).await?;
         }
         let mut url = self.at()?;
         url.query_pairs_mut().append_pair("digest", &self.digest.to_string());
@@ -125,26 +165,32 @@ impl Upload<'_> {
         }
     }
 
-    async fn send_rest(&mut self, sent: &Sent) -> Result<(), Fault> {
+    async fn send_piece(&mut self, sent: &Sent) -> Result<(), Fault> {
         let (session, at) = (self.session, self.at()?);
+        let bytes = self.pace.next(self.size - self.have);
         let mut call = Call::new(Method::PATCH, at.clone(), self.scope);
         call.headers.insert(CONTENT_TYPE, OCTET_STREAM);
         // A whole blob goes as one stream, the form that every registry takes; only what is taken
         // up again says where it belongs.
-        if self.have > 0 {
-            let range = HeaderValue::from_str(&format!("{}-{}", self.have, self.size - 1));
+        if bytes < self.size {
+            let last = self.have + bytes - 1;
+            let range = HeaderValue::from_str(&format!("{}-{last}", self.have));
             let range = range.map_err(|_| RegistryError::Internal("a range is no header value"))?;
             call.headers.insert(CONTENT_RANGE, range);
         }
-        let bytes = self.size - self.have;
         let (source, offset) = (self.source, self.have);
+        if matches!(self.pace, Pace::Pieces { .. }) {
+            // A connection that is cut after so many bytes would be cut in the next piece.
+            call.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         call.payload = Payload::Blob { source, offset, bytes, sent: sent.clone() };
         let response = session.once(&call).await?;
         if !matches!(response.status().as_u16(), 201 | 202 | 204) {
             return Err(self.lost(response).await);
         }
         self.at = Some(session.location(&response, &at)?);
-        self.have = self.size;
+        self.have += bytes;
+        self.pace.succeeded();
         Ok(())
     }
 
@@ -198,6 +244,9 @@ fn last_byte(range: &str) -> Option<u64> {
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// A connection that carries less is of no use.
+const MIN_PIECE_BYTES: u64 = 16 * 1024;
+const PIECES_BEFORE_MORE: u32 = 8;
 /// Bytes that may be sent again beyond twice the size of a blob, so that small ones have some tries.
 const RESENT_BYTES: u64 = 64 * 1024 * 1024;
 
