@@ -10,6 +10,7 @@ mod hardening;
 mod kill;
 mod mtls;
 mod parts;
+mod registration;
 mod secrets;
 mod signatures;
 mod state;
