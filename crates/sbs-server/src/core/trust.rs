@@ -176,3 +176,6 @@ fn notary_root(
 }
 
 const WHAT: &str = "the keys";
+
+#[cfg(test)]
+mod tests;

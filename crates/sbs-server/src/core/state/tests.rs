@@ -134,3 +134,6 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     }
     found
 }
+
+/// What a notary has said of a repository.
+const ROOTS: &str = r#"{"repositories":{"https://notary.example registry.example/app":{"gun":"registry.example/app","root":"{}","versions":{"targets":3}}}}"#;

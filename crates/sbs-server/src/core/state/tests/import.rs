@@ -8,6 +8,7 @@ async fn a_state_moves_to_a_fresh_server() {
     let old = Server::built().await.build().await;
     let known_hosts = old.core.slot(&name()).unwrap().known_hosts();
     fs::write(known_hosts, "git.example ssh-ed25519 AAAA\n").unwrap();
+    fs::write(old.core.slot(&name()).unwrap().notary_roots(), ROOTS).unwrap();
     let latest = old.core.public_key(&name(), &BuildSelector::Latest).unwrap();
     let image = old.core.image_digest(&name()).unwrap();
     let (file, image_key) = (old.export().await, old.image_key());
@@ -33,6 +34,8 @@ async fn a_state_moves_to_a_fresh_server() {
         assert!(matches!(manifest, Err(ReadError::NotHere { .. })));
         let known_hosts = fs::read(new.core.slot(&name()).unwrap().known_hosts()).unwrap();
         assert_eq!(known_hosts, b"git.example ssh-ed25519 AAAA\n");
+        let roots = fs::read(new.core.slot(&name()).unwrap().notary_roots()).unwrap();
+        assert_eq!(roots, ROOTS.as_bytes());
 
         // The secret came with it, and the next builds and exports go on from there.
         new.core.update(&name(), body(1)).await.unwrap();

@@ -53,6 +53,10 @@ async fn s17_a_genuine_state_with_a_wrong_record_is_refused() {
         let file = forged(&[&good[..], &[(RecordName::Builds, bad.as_bytes())]].concat());
         server.refuses(&file, "bad_content").await;
     }
+    for bad in ["", "{}", ROOTS.replace("versions", "version").as_str()] {
+        let file = forged(&[&good[..], &[(RecordName::NotaryRoots, bad.as_bytes())]].concat());
+        server.refuses(&file, "bad_content").await;
+    }
     let key = serde_json::json!({ "builds": [{ "journal": journal, "public_key": "no key" }] });
     let key = key.to_string();
     let file = forged(&[&good[..], &[(RecordName::Builds, key.as_bytes())]].concat());

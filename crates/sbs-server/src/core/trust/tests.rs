@@ -1,0 +1,180 @@
+use std::fs;
+use std::path::Path;
+
+use sbs_state::RotateKeyError;
+
+use super::*;
+use crate::core::tests::{Act, at, built_with, ended, name, open, root_secret, sealing, set};
+
+fn ids(keys: &[PublicKey]) -> Vec<(&str, bool)> {
+    keys.iter().map(|key| (key.id.as_str(), key.retiring)).collect()
+}
+
+fn epoch(core: &Core) -> u64 {
+    core.slot(&name()).unwrap().now().known.as_ref().unwrap().epoch
+}
+
+#[tokio::test]
+async fn before_the_first_build_there_is_nothing_to_tell() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = open(directory.path(), Act::Succeed);
+    assert!(matches!(core.trust(&name()), Err(TrustError::NoKeys)));
+    set(&core, &[]).await;
+    assert!(matches!(core.trust(&name()), Err(TrustError::NoKeys)));
+    assert!(matches!(core.registration(&name()), Err(TrustError::NoKeys)));
+    let rotated = core.rotate_key(&name(), KeyRole::Image).await;
+    assert!(matches!(rotated, Err(RotateError::Keys(TrustError::NoKeys))));
+    let other = DefinitionName::parse("other").unwrap();
+    assert!(matches!(core.trust(&other), Err(TrustError::NoSuchDefinition)));
+}
+
+#[tokio::test]
+async fn every_role_has_a_key_of_its_own_in_the_bundle() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = built_with(directory.path(), &[]).await;
+    let bundle = core.trust(&name()).unwrap();
+    let [image, attestation, manifest] =
+        [&bundle.image_keys, &bundle.attestation_keys, &bundle.manifest_keys].map(|keys| &keys[0]);
+    assert!(image.id != attestation.id && attestation.id != manifest.id && image.id != manifest.id);
+    let pem = sbs_crypto::ImageVerifyingKey::from_pem(&image.pem).unwrap();
+    assert_eq!(digest(pem.spki_der()).to_hex(), image.id);
+    assert_eq!(bundle.openpgp_keys.len(), 1);
+    assert_eq!(bundle.repository.to_string(), "docker.io/ns/app");
+    assert_eq!((bundle.notary, bundle.lookaside), (None, None));
+}
+
+#[tokio::test]
+async fn a_notary_has_keys_for_each_repository_which_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let notary = ("DOCKER_CONTENT_TRUST_PUSH_SERVER", "https://notary.example".to_owned());
+    let core = built_with(directory.path(), std::slice::from_ref(&notary)).await;
+    let build_of = async |repository: &str| {
+        set(&core, &[notary.clone(), ("DOCKER_REPO", repository.to_owned())]).await;
+        core.start_build(&name()).await.unwrap();
+        ended(&core).await;
+        core.trust(&name()).unwrap().notary.unwrap()
+    };
+    let first = build_of("ns/app").await;
+    let before = epoch(&core);
+    assert_eq!(
+        (first.gun.as_str(), first.server.as_str()),
+        ("docker.io/ns/app", "https://notary.example")
+    );
+    let other = build_of("ns/other").await;
+    assert_ne!(other.root_key_id, first.root_key_id);
+    assert_eq!(epoch(&core), before + 1, "new keys begin an epoch");
+    assert_eq!(build_of("ns/app").await, first);
+    assert_eq!(epoch(&core), before + 1);
+
+    drop(core);
+    let core = open(directory.path(), Act::Succeed);
+    assert_eq!(core.trust(&name()).unwrap().notary, Some(first.clone()));
+    let registration = core.registration(&name()).unwrap();
+    assert_eq!(registration.public_key_id, first.root_key_id);
+    assert_eq!(registration.public_key, STANDARD.encode(first.root_certificate));
+}
+
+#[tokio::test]
+async fn the_key_of_a_registration_has_the_form_that_the_originals_client_wants() {
+    for (keys, encoded) in [
+        (vec![], true),
+        (vec![("DOCKER_PUSH_SERVER", "de.icr.io".to_owned())], false),
+        (
+            vec![
+                ("DOCKER_PUSH_SERVER", "de.icr.io".to_owned()),
+                ("RUNTIME_TYPE", "classic".to_owned()),
+            ],
+            true,
+        ),
+        (
+            vec![
+                ("DOCKER_PUSH_SERVER", "de.icr.io".to_owned()),
+                ("DOCKER_CONTENT_TRUST_PUSH_SERVER", "de.icr.io".to_owned()),
+            ],
+            false,
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let core = built_with(directory.path(), &keys).await;
+        let openpgp = core.trust(&name()).unwrap().openpgp_keys.remove(0);
+        let registration = core.registration(&name()).unwrap();
+        let expected = if encoded { STANDARD.encode(&openpgp.armored) } else { openpgp.armored };
+        assert_eq!(registration.public_key, expected, "{keys:?}");
+        assert_eq!(registration.public_key_id, openpgp.fingerprint);
+        assert_eq!(registration.docker_username, "");
+        assert_eq!(registration.docker_password.expose(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_lasts_over_a_restart_and_begins_an_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = built_with(directory.path(), &[]).await;
+    let first = core.trust(&name()).unwrap();
+    let before = epoch(&core);
+    core.rotate_key(&name(), KeyRole::Image).await.unwrap();
+    let rotated = core.trust(&name()).unwrap();
+    let [(new, false), (old, true)] = ids(&rotated.image_keys)[..] else { panic!("{rotated:?}") };
+    assert_eq!(old, first.image_keys[0].id);
+    assert_ne!(new, old);
+    assert_eq!(ids(&rotated.attestation_keys), ids(&first.attestation_keys));
+    assert_eq!(epoch(&core), before + 1);
+    let again = core.rotate_key(&name(), KeyRole::Image).await;
+    assert!(matches!(again, Err(RotateError::Rotate(RotateKeyError::NotRetired))));
+    let none = core.retire_key(&name(), KeyRole::Manifest).await;
+    assert!(matches!(none, Err(RotateError::Rotate(RotateKeyError::NotRotating))));
+    assert_eq!(epoch(&core), before + 1, "what was refused changed nothing");
+
+    drop(core);
+    let core = open(directory.path(), Act::Succeed);
+    assert_eq!(core.trust(&name()).unwrap(), rotated);
+    core.retire_key(&name(), KeyRole::Image).await.unwrap();
+    assert_eq!(ids(&core.trust(&name()).unwrap().image_keys), [(new, false)]);
+    assert_eq!(epoch(&core), before + 2);
+}
+
+#[tokio::test]
+async fn keys_are_not_rotated_under_a_build() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = open(directory.path(), Act::WaitForCancel);
+    set(&core, &[]).await;
+    core.start_build(&name()).await.unwrap();
+    for result in [
+        core.rotate_key(&name(), KeyRole::Image).await,
+        core.retire_key(&name(), KeyRole::Image).await,
+    ] {
+        assert!(matches!(result, Err(RotateError::Busy)), "{result:?}");
+    }
+    core.clean(&name()).await.unwrap();
+    core.rotate_key(&name(), KeyRole::Image).await.unwrap();
+}
+
+/// Puts the keys of a server of before, which had two, in the place of those that are there.
+fn put_old_keys(directory: &Path) {
+    let ring = sbs_state::KeyRing::new(Box::new(root_secret(1)), Vec::new()).unwrap();
+    let label = "definitions/default/keys";
+    let record = include_bytes!("../../../../sbs-state/tests/data/definition-keys-v1.json");
+    let sealed = sealing(&ring).at_rest.seal(label, record).unwrap();
+    fs::write(directory.join(format!("{label}.sealed")), sealed).unwrap();
+}
+
+#[tokio::test]
+async fn a_server_with_keys_of_before_makes_the_others_at_its_start_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = built_with(directory.path(), &[]).await;
+    let before = epoch(&core);
+    drop(core);
+    put_old_keys(directory.path());
+    let image = include_str!("../../../../sbs-state/tests/data/definition-keys-v1.image.pem");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let core = open(directory.path(), Act::Succeed);
+        let bundle = core.trust(&name()).unwrap();
+        assert_eq!(bundle.image_keys[0].pem, image);
+        seen.push((bundle.openpgp_keys[0].fingerprint.clone(), epoch(&core)));
+        let kept = core.slot(&name()).unwrap().keep.load_keys(at()).unwrap().unwrap();
+        assert!(!kept.made, "they are on the disk");
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].1, before + 1);
+}
