@@ -20,11 +20,13 @@ mod code_signing;
 mod describe;
 mod host;
 mod key;
+mod request;
 
 // The public interface:
 pub use self::authority::{CertificateAuthority, IssueError, Issued, LoadError};
 pub use self::code_signing::{CodeSigningCertificate, ParseCodeSigningError};
 pub use self::describe::{CertificateInfo, DescribeError, describe};
+pub use self::request::{ParseRequestError, ServerRequest, public_key_digest};
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@ use std::fmt;
 
 use rcgen::string::PrintableString;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use thiserror::Error;
 use time::{Duration, OffsetDateTime, UtcOffset};
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::describe::{CERTIFICATE_LABEL, parse};
 use super::host;
 use super::key::CertificateKey;
+use super::request::ServerRequest;
 use crate::sign::GenerateKeyError;
 use crate::{armor, random_bytes};
 
@@ -83,6 +84,21 @@ impl CertificateAuthority {
         self.issue(params(Profile::Server(name), now)?, now)
     }
 
+    /// Makes a certificate for the server at `host` (see [`issue_server`](Self::issue_server)) whose
+    /// key stays where the request was made; returns it as PEM.
+    ///
+    /// Of the request only the key counts: names and usages are the authority's to decide.
+    pub fn sign_server_request(
+        &self,
+        request: &ServerRequest,
+        host: &str,
+        now: OffsetDateTime,
+    ) -> Result<String, IssueError> {
+        let name = host::parse(host).ok_or(IssueError::NotAHost)?;
+        let certificate = self.certify(params(Profile::Server(name), now)?, request.key(), now)?;
+        Ok(certificate.pem())
+    }
+
     fn new(
         certificate: &X509Certificate<'_>,
         issuer: Issuer<'static, CertificateKey>,
@@ -99,26 +115,38 @@ impl CertificateAuthority {
         }
     }
 
-    fn issue(
-        &self,
-        mut params: CertificateParams,
-        now: OffsetDateTime,
-    ) -> Result<Issued, IssueError> {
-        let (not_before, not_after) = (self.not_before, self.not_after);
-        if !(not_before..not_after).contains(&now) {
-            return Err(IssueError::AuthorityNotValid { not_before, not_after });
-        }
+    fn issue(&self, params: CertificateParams, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        self.check_time(now)?;
         let (key, key_pem) = CertificateKey::generate()?;
         // The request first: it must not carry what only an authority decides.
         let request_pem = params.serialize_request(&key)?.pem()?;
+        let certificate = self.certify(params, &key, now)?;
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem, request_pem })
+    }
 
-        params.not_before = params.not_before.max(not_before);
-        params.not_after = params.not_after.min(not_after);
+    /// Makes a certificate for a key, which does not outlive the authority's own.
+    fn certify(
+        &self,
+        mut params: CertificateParams,
+        key: &impl PublicKeyData,
+        now: OffsetDateTime,
+    ) -> Result<Certificate, IssueError> {
+        self.check_time(now)?;
+        params.not_before = params.not_before.max(self.not_before);
+        params.not_after = params.not_after.min(self.not_after);
         params.serial_number = Some(random_serial());
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(key, &self.issuer)?;
         self.check_issuer(certificate.der())?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem, request_pem })
+        Ok(certificate)
+    }
+
+    fn check_time(&self, now: OffsetDateTime) -> Result<(), IssueError> {
+        let (not_before, not_after) = (self.not_before, self.not_after);
+        if (not_before..not_after).contains(&now) {
+            return Ok(());
+        }
+        Err(IssueError::AuthorityNotValid { not_before, not_after })
     }
 
     // The library keeps each kind of attribute once, so that a loaded name with two
