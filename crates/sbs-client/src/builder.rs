@@ -13,14 +13,14 @@ use crate::{Client, limits};
 /// [`trust`](Self::trust), then [`identity`](ClientBuilder::identity), then
 /// [`build`](ClientBuilder::build).
 pub struct ClientBuilder<Stage> {
-    base: Url,
-    settings: Settings,
-    stage: Stage,
+    pub(crate) base: Url,
+    pub(crate) settings: Settings,
+    pub(crate) stage: Stage,
 }
 
 /// The stage of a builder that does not know yet whom to trust.
 #[derive(Debug)]
-pub struct WantsTrust(());
+pub struct WantsTrust(pub(crate) ());
 
 /// The stage of a builder that has no client certificate yet.
 pub struct WantsIdentity(Vec<Certificate>);
@@ -84,17 +84,9 @@ impl ClientBuilder<Ready> {
     pub fn build(self) -> Result<Client, BuildClientError> {
         let Self { base, settings, stage: Ready { authorities, identity } } = self;
         let make = |standstill: Duration| {
-            reqwest::Client::builder()
-                .user_agent(concat!("sbs-client/", env!("CARGO_PKG_VERSION")))
+            http(standstill)
                 .tls_certs_only(authorities.clone())
                 .identity(identity.clone())
-                .https_only(true)
-                .no_proxy()
-                // A redirect would take the request, with its secrets, to a host of the server's
-                // choice.
-                .redirect(Policy::none())
-                .connect_timeout(limits::CONNECT_TIMEOUT)
-                .read_timeout(standstill)
                 .build()
                 .map_err(|source| BuildClientError::Tls { source })
         };
@@ -141,6 +133,18 @@ impl<Stage> ClientBuilder<Stage> {
         self.settings.observer = Observer::new(observe);
         self
     }
+}
+
+/// Begins an HTTP client with what all of ours have in common.
+pub(crate) fn http(standstill: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("sbs-client/", env!("CARGO_PKG_VERSION")))
+        .https_only(true)
+        .no_proxy()
+        // A redirect would take the request, with its secrets, to a host of the server's choice.
+        .redirect(Policy::none())
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .read_timeout(standstill)
 }
 
 impl<Stage> fmt::Debug for ClientBuilder<Stage> {

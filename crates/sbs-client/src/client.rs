@@ -367,4 +367,4 @@ fn trust_bundle(reply: &[u8]) -> Result<TrustBundle, CallError> {
 }
 
 /// What the original's client sends where it has nothing to say: an empty JSON string.
-const NOTHING: &str = "\"\"";
+pub(crate) const NOTHING: &str = "\"\"";

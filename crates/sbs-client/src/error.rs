@@ -102,6 +102,10 @@ pub enum UntrustedReason {
     #[error("it is not a valid server certificate")]
     Other,
 
+    /// It is not the certificate that the caller expects.
+    #[error("its SHA-256 fingerprint is another one than expected")]
+    OtherFingerprint,
+
     /// The certificate authority that the client trusts did not issue it.
     #[error("it does not come from the certificate authority of this client")]
     UnknownIssuer,
@@ -140,6 +144,8 @@ impl UntrustedReason {
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => Self::NotYetValid,
             // A certificate of another authority that bears the same name fails by its signature.
             Fault::UnknownIssuer | Fault::BadSignature => Self::UnknownIssuer,
+            // What the verifier for first contact says.
+            Fault::ApplicationVerificationFailure => Self::OtherFingerprint,
             Fault::NotValidForName | Fault::NotValidForNameContext { .. } => Self::WrongName,
             _ => Self::Other,
         }

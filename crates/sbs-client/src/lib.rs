@@ -7,6 +7,8 @@
 //! | to | start at |
 //! |---|---|
 //! | connect | [`Client::builder`] |
+//! | meet a server without a certificate of ours | [`ClientBuilder::danger_accept_any_server_certificate`] |
+//! | give it one | [`Client::server_request`], [`Client::install_certificate`] |
 //! | set what is built and start a build | [`Client::init`], [`Client::update`], [`Client::build`] |
 //! | see how far it is | [`Client::status`], [`Client::log`] |
 //! | see what there is | [`Client::info`], [`Client::builds`] |
@@ -29,6 +31,7 @@
 //! The wire follows `docs/formats/wire.md`.
 
 mod body;
+mod bootstrap;
 mod builder;
 mod client;
 mod download;
@@ -40,6 +43,7 @@ mod state;
 mod text;
 
 // The public interface:
+pub use crate::bootstrap::{BootstrapClient, Unverified, UnverifiedReady};
 pub use crate::builder::{BuildClientError, ClientBuilder, Ready, WantsIdentity, WantsTrust};
 pub use crate::client::{Client, FetchedKey};
 pub use crate::download::{DescribedManifest, DownloadError, ManifestForm, Offer, Received};

@@ -10,8 +10,13 @@
 //! | [`CONFIG_JSON`] | GET | the registration definition, JSON |
 //! | [`CONFIG_PYTHON`] | GET | the registration definition, Python |
 //! | [`STATE_IMAGE`] | GET, POST | export and import of the state |
+//! | [`csr`] | GET | the server's request for a certificate |
+//! | [`CERTIFICATE`] | POST | the certificate for that request |
 
 use crate::LogName;
+
+/// The server's certificate, issued for its request.
+pub const CERTIFICATE: &str = "/certificate";
 
 /// The registration definition as JSON; answers with status 201.
 pub const CONFIG_JSON: &str = "/config-json";
@@ -34,8 +39,16 @@ pub const PUBLIC_KEY: &str = "/publickey";
 /// The state image.
 pub const STATE_IMAGE: &str = "/state-image";
 
+/// The pattern of the routes of the server's request, with the host's name as `{host}`.
+pub const CSR_PATTERN: &str = "/csr/{host}";
+
 /// The pattern of the log routes, with the log's name as `{name}`.
 pub const LOG_PATTERN: &str = "/log/{name}";
+
+/// Returns the route of the server's request for a certificate; `host` is a host's name or address.
+pub fn csr(host: &str) -> String {
+    CSR_PATTERN.replace("{host}", host)
+}
 
 /// Returns the route of a log.
 pub fn log(name: LogName) -> String {
@@ -49,5 +62,11 @@ mod tests {
     #[test]
     fn the_build_log_has_the_originals_path() {
         assert_eq!(log(LogName::Build), "/log/build");
+    }
+
+    #[test]
+    fn the_request_of_a_host_has_the_originals_path() {
+        assert_eq!(csr("build.example"), "/csr/build.example");
+        assert_eq!(csr("192.0.2.1"), "/csr/192.0.2.1");
     }
 }

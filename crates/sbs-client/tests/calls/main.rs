@@ -1,6 +1,8 @@
 //! What the client sends and what it makes of the answers, against a server made for the test.
 
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod double;
 #[cfg(test)]
 mod downloads;
