@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use sbs_proto::v2::BuildId;
-use sbs_proto::{BucketName, BuildName, KeyRole, LogName, StateImageName};
+use sbs_proto::{BucketName, BuildName, Digest, KeyRole, LogName, StateImageName};
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
@@ -31,6 +31,13 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 
+    #[command(flatten)]
+    pub(crate) instead: Instead,
+
+    /// Print as much as the original's client does at this level
+    #[arg(long, global = true, hide = true, value_name = "LEVEL", ignore_case = true)]
+    loglevel: Option<LogLevel>,
+
     /// Print no notes about what is going on, only results, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
@@ -40,21 +47,139 @@ pub(crate) struct Args {
     verbose: u8,
 }
 
+/// Flags of the original's client that stand for keys of the configuration, for one run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Instead {
+    /// The file with the git key, instead of `GITHUB_KEY_FILE`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) github_key_file: Option<String>,
+
+    /// The client's certificate and key, instead of `CLIENT_CRT_KEY`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) client_crt_key: Option<String>,
+
+    /// A part of the names of certificate files, instead of `CONTAINER_NAME`
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub(crate) container_name: Option<String>,
+
+    /// The certificate of the authority, instead of `CAPATH`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) capath: Option<String>,
+
+    /// The key of the authority, instead of `CAKEYPATH`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) cakeypath: Option<String>,
+
+    /// The server's request for a certificate, instead of `CSRPATH`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) csrpath: Option<String>,
+
+    /// The server's certificate, instead of `CERTPATH`
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) certpath: Option<String>,
+}
+
+/// How a server is met that has no certificate of ours yet.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct FirstContact {
+    /// Accept the server's certificate only if it has this SHA-256 fingerprint, whoever issued it
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    pub(crate) fingerprint: Option<Digest>,
+
+    /// Accept any certificate of the server, and print its fingerprint for comparing; no secret is
+    /// sent
+    #[arg(long)]
+    pub(crate) noverify: bool,
+}
+
+/// A level of Python's logging.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum LogLevel {
+    Critical,
+    Debug,
+    Error,
+    Info,
+    Notset,
+    Warning,
+}
+
+/// The form of what `instance-env` prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Layout {
+    /// Pairs `-e NAME=value` on one line, for the runtime classic
+    Classic,
+    /// Lines `NAME: "value"`, for the contract of an instance
+    Contract,
+    /// Lines `NAME=value`, for --env-file of docker and podman
+    Env,
+    /// Lines `NAME="value"`, for `EnvironmentFile=` of a unit
+    Systemd,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
 pub(crate) enum Command {
     /// Make a certificate authority and the client certificate that this program presents
     #[command(display_order = 1)]
-    CreateClientCert,
+    CreateClientCert {
+        /// Make a new certificate and key under the same authority, in the place of those there
+        #[arg(long)]
+        renew: bool,
+    },
 
     /// Make the server's certificate and key, for the host name in the configuration
     #[command(display_order = 2)]
-    CreateServerCert,
+    CreateServerCert {
+        /// Make a new certificate and key, in the place of those there
+        #[arg(long)]
+        renew: bool,
+    },
+
+    /// Save the request for a certificate of a server that makes its own key
+    #[command(display_order = 2)]
+    GetServerCsr {
+        #[command(flatten)]
+        contact: FirstContact,
+
+        /// Replace an earlier request
+        #[arg(long)]
+        overwrite: bool,
+    },
+
+    /// Make the certificate that the saved request is for, for the host name in the configuration
+    #[command(display_order = 2)]
+    SignCsr {
+        /// Replace an earlier certificate
+        #[arg(long)]
+        overwrite: bool,
+    },
+
+    /// Give the server the certificate that sign-csr made
+    #[command(display_order = 2)]
+    PostServerCert {
+        #[command(flatten)]
+        contact: FirstContact,
+    },
+
+    /// Remove the certificates and keys that this program made, those of the authority too
+    ///
+    /// Files that the configuration names stay.
+    #[command(display_order = 3)]
+    DeleteCertificates,
 
     /// Print the environment variables that the server is started with, its private key included
     #[command(display_order = 3)]
-    InstanceEnv,
+    InstanceEnv {
+        /// Print in this form, instead of the one that fits RUNTIME_TYPE
+        #[arg(long, value_enum, value_name = "FORM")]
+        layout: Option<Layout>,
+
+        /// Encrypt SERVER_KEY to the OpenPGP certificate in this file, instead of the one that
+        /// SERVER_KEY_RECIPIENT_FILE names, if any
+        #[arg(long, value_name = "FILE")]
+        recipient: Option<PathBuf>,
+    },
 
     /// Tell a new server what to build, how, and where the image goes
     #[command(display_order = 4)]
@@ -84,7 +209,10 @@ pub(crate) enum Command {
 
     /// Print what the server has done last, or what failed
     #[command(display_order = 7)]
-    Status,
+    Status {
+        #[command(flatten)]
+        contact: FirstContact,
+    },
 
     /// Print the log of the last build
     #[command(display_order = 8)]
@@ -132,6 +260,10 @@ pub(crate) enum Command {
         /// Verify the manifest and save its parts and the public key, too
         #[arg(long)]
         verify_manifest: bool,
+
+        /// Make sure that a changed copy of the manifest is refused
+        #[arg(long, requires = "verify_manifest")]
+        verify_test: bool,
     },
 
     /// Save the public key that verifies the manifest of a build
@@ -147,7 +279,7 @@ pub(crate) enum Command {
     GetDigest,
 
     /// Save the public key that the image is checked with, in the form that contracts want it
-    #[command(display_order = 12)]
+    #[command(display_order = 12, alias = "get-dct-publickey")]
     GetSignedImagePublickey,
 
     /// Save all that relying parties need to check the image: keys, policies, commands
@@ -342,10 +474,41 @@ pub(crate) enum Verbosity {
 
 impl Args {
     pub(crate) fn verbosity(&self) -> Verbosity {
-        match (self.quiet, self.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (false, 0) => Verbosity::Normal,
-            (false, _) => Verbosity::Verbose,
+        match (self.quiet, self.verbose, self.loglevel) {
+            (true, ..) => Verbosity::Quiet,
+            (false, 1.., _) | (false, 0, Some(LogLevel::Debug | LogLevel::Notset)) => {
+                Verbosity::Verbose
+            }
+            (false, 0, None | Some(LogLevel::Info)) => Verbosity::Normal,
+            (false, 0, Some(LogLevel::Critical | LogLevel::Error | LogLevel::Warning)) => {
+                Verbosity::Quiet
+            }
         }
     }
+}
+
+impl Instead {
+    /// Returns the keys that were given, with their values.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("GITHUB_KEY_FILE", &self.github_key_file),
+            ("CLIENT_CRT_KEY", &self.client_crt_key),
+            ("CONTAINER_NAME", &self.container_name),
+            ("CAPATH", &self.capath),
+            ("CAKEYPATH", &self.cakeypath),
+            ("CSRPATH", &self.csrpath),
+            ("CERTPATH", &self.certpath),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.as_deref()?)))
+    }
+}
+
+/// Parses a fingerprint as tools print it: 64 hex digits of any case, colons between them or not,
+/// `sha256:` in front or not.
+fn fingerprint(text: &str) -> Result<Digest, String> {
+    let digits = text.to_ascii_lowercase();
+    let digits = digits.strip_prefix("sha256:").unwrap_or(&digits).replace(':', "");
+    Digest::parse(&format!("sha256:{digits}"))
+        .map_err(|_| "a SHA-256 fingerprint has 64 hex digits".to_owned())
 }

@@ -13,6 +13,13 @@ use crate::config::{Config, OpenConfigError};
 use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
 use crate::limits::PEM_BYTES;
 
+mod remove;
+mod request;
+
+use self::remove::RemoveError;
+pub(crate) use self::remove::Removed;
+pub(crate) use self::request::SignedRequest;
+
 /// Where the certificates and keys are.
 #[derive(Debug)]
 pub(crate) struct Certificates {
@@ -22,8 +29,21 @@ pub(crate) struct Certificates {
     /// The client's certificate followed by its key.
     pub(crate) client: PathBuf,
     directory: PathBuf,
+    /// The server's request for a certificate, where CSRPATH names it.
+    request: Option<PathBuf>,
     server_directory: PathBuf,
     supplied: bool,
+    /// Every path that the configuration names.
+    supplied_paths: Vec<PathBuf>,
+}
+
+/// What to do with a certificate that is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Renewal {
+    /// Leave it as it is.
+    Keep,
+    /// Make a new one, with a new key, under the same authority.
+    Renew,
 }
 
 /// What became of a wish for certificates.
@@ -35,6 +55,8 @@ pub(crate) enum Outcome {
     Made,
     /// They were made in the place of those for another host name.
     Remade { old_names: String },
+    /// They were made in the place of those that were asked to be renewed.
+    Renewed,
 }
 
 impl Certificates {
@@ -49,25 +71,41 @@ impl Certificates {
         let directory = PathBuf::from(directory);
         let (authority, authority_key) = (config.path("CAPATH")?, config.path("CAKEYPATH")?);
         let supplied = authority.is_some() && authority_key.is_some();
+        let (request, certificate) = (config.path("CSRPATH")?, config.path("CERTPATH")?);
+        let named = [&config.path("CLIENT_CRT_KEY")?, &authority, &authority_key];
+        let named = named.into_iter().chain([&request, &certificate]).flatten().cloned();
+        let supplied_paths = named.collect();
         // As in the original, the directory counts and the file name does not.
-        let server = config.path("CERTPATH")?.and_then(|path| path.parent().map(Path::to_owned));
+        let server = certificate.and_then(|path| path.parent().map(Path::to_owned));
         Ok(Self {
             authority: authority.unwrap_or_else(|| directory.join("client-ca.pem")),
             authority_key: authority_key.unwrap_or_else(|| directory.join("client-ca-key.pem")),
             client,
             server_directory: server.unwrap_or_else(|| directory.clone()),
             directory,
+            request,
             supplied,
+            supplied_paths,
         })
     }
 
-    /// Makes a certificate authority, unless one is supplied, and a client certificate.
-    pub(crate) fn create_client(&self, now: OffsetDateTime) -> Result<Outcome, CertificateError> {
-        if self.find_client_set()? {
-            return Ok(Outcome::Found);
+    /// Makes a certificate authority, unless one is there or supplied, and a client certificate.
+    pub(crate) fn create_client(
+        &self,
+        renewal: Renewal,
+        now: OffsetDateTime,
+    ) -> Result<Outcome, CertificateError> {
+        let outcome = match (self.find_client_set()?, renewal) {
+            (true, Renewal::Keep) => return Ok(Outcome::Found),
+            (true, Renewal::Renew) => Outcome::Renewed,
+            (false, _) => Outcome::Made,
+        };
+        if outcome == Outcome::Renewed && !self.in_directory("client-cert-key.pem").exists() {
+            return Err(CertificateError::Supplied { path: self.client.clone() });
         }
         file::make_directory(&self.directory)?;
-        let authority = if self.supplied && self.authority.exists() {
+        let kept = outcome == Outcome::Renewed || self.supplied && self.authority.exists();
+        let authority = if kept {
             self.load_authority()?
         } else {
             let authority = CertificateAuthority::create(now)?;
@@ -83,13 +121,14 @@ impl Certificates {
         write(&self.in_directory("client-cert-key.pem"), &key_pem, Access::Owner)?;
         write(&self.in_directory("client-cert-bundle.pem"), &bundle, Access::Everyone)?;
         write(&self.client, &both, Access::Owner)?;
-        Ok(Outcome::Made)
+        Ok(outcome)
     }
 
     /// Makes the server's certificate for `host`.
     pub(crate) fn create_server(
         &self,
         host: &str,
+        renewal: Renewal,
         now: OffsetDateTime,
     ) -> Result<Outcome, CertificateError> {
         let [request, certificate, key] = self.server_files();
@@ -99,10 +138,12 @@ impl Certificates {
                 path: certificate.clone(),
                 source,
             })?;
-            if described.sans.len() == 1 && described.is_for_host(host) {
-                return Ok(Outcome::Found);
+            let same = described.sans.len() == 1 && described.is_for_host(host);
+            match (same, renewal) {
+                (true, Renewal::Keep) => return Ok(Outcome::Found),
+                (true, Renewal::Renew) => Outcome::Renewed,
+                (false, _) => Outcome::Remade { old_names: described.sans.join(", ") },
             }
-            Outcome::Remade { old_names: described.sans.join(", ") }
         } else {
             Outcome::Made
         };
@@ -129,11 +170,23 @@ impl Certificates {
         }
     }
 
-    /// Returns the server's certificate and key, PEM.
-    pub(crate) fn server_pair(&self) -> Result<(String, Zeroizing<String>), CertificateError> {
-        let [_, certificate, key] = self.server_files();
+    /// Returns the server's certificate and key, PEM; `None` where the server makes its own key.
+    pub(crate) fn server_pair(
+        &self,
+    ) -> Result<Option<(String, Zeroizing<String>)>, CertificateError> {
+        let [request, certificate, key] = self.server_files();
+        let own_key = self.request.as_ref().unwrap_or(&request).exists() && !key.exists();
+        if own_key {
+            return Ok(None);
+        }
         let key = file::read_text(&key, PEM_BYTES).map(Zeroizing::new)?;
-        Ok((file::read_text(&certificate, PEM_BYTES)?, key))
+        Ok(Some((file::read_text(&certificate, PEM_BYTES)?, key)))
+    }
+
+    /// Returns the server's certificate, PEM.
+    pub(crate) fn server_certificate(&self) -> Result<String, CertificateError> {
+        let [_, certificate, _] = self.server_files();
+        Ok(file::read_text(&certificate, PEM_BYTES)?)
     }
 
     /// Returns the file that remembers the `RUNTIME_TYPE` that `init` was called with.
@@ -221,6 +274,18 @@ pub(crate) enum CertificateError {
 
     #[error(transparent)]
     Read(#[from] ReadFileError),
+
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+
+    #[error("cannot use the server's request for a certificate in `{}`", path.display())]
+    Request { path: PathBuf, source: pki::ParseRequestError },
+
+    #[error("the server's key was made here, beside `{}`; it has no request to sign", path.display())]
+    ServerKeyIsHere { path: PathBuf },
+
+    #[error("`{}` was not made here; renew it where it comes from", path.display())]
+    Supplied { path: PathBuf },
 
     #[error(transparent)]
     Write(#[from] WriteFileError),

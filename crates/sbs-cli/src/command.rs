@@ -1,6 +1,8 @@
 mod build;
 mod certificate;
+mod contact;
 mod drill;
+mod environment;
 mod image;
 mod info;
 mod list;
@@ -12,8 +14,6 @@ mod state;
 mod trust;
 mod verify;
 
-use std::path::PathBuf;
-
 use sbs_client::{Client, ManifestForm};
 use sbs_manifest::Detail;
 use sbs_proto::v2::Selector;
@@ -21,7 +21,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::args::{Args, Command, StateCommand};
-use crate::certificate::Certificates;
+use crate::certificate::{Certificates, Renewal};
 use crate::command::verify::KeySource;
 use crate::config::{Config, Notice};
 use crate::connection;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
         Command::State { command: StateCommand::Info { file } } => state::info(file, ui),
         command => {
             let now = OffsetDateTime::now_utc();
-            let context = Context::open(args.env.as_ref(), now, ui)?;
+            let context = Context::open(args, now, ui)?;
             run_with_config(command, &context, now)
         }
     }
@@ -59,18 +59,19 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn open(env: Option<&PathBuf>, now: OffsetDateTime, ui: &'a Ui) -> Result<Self, CommandError> {
-        let path = env.ok_or_else(|| {
+    fn open(args: &Args, now: OffsetDateTime, ui: &'a Ui) -> Result<Self, CommandError> {
+        let path = args.env.as_ref().ok_or_else(|| {
             CommandError::new(Kind::Usage, "this command needs a configuration file")
                 .hint("name it: sbs --env FILE ...")
         })?;
-        let (config, notices) = Config::open(path, now)?;
+        let (mut config, notices) = Config::open(path, now)?;
         for notice in notices {
             match notice {
                 Notice::Completed { .. } => ui.note(notice),
                 Notice::ReadableByOthers { .. } => ui.warning(notice),
             }
         }
+        config.override_with(args.instead.keys());
         Ok(Self { certificates: Certificates::of(&config)?, config, ui })
     }
 
@@ -85,9 +86,19 @@ fn run_with_config(
     now: OffsetDateTime,
 ) -> Result<(), CommandError> {
     match command {
-        Command::CreateClientCert => certificate::create_client(context, now),
-        Command::CreateServerCert => certificate::create_server(context, now),
-        Command::InstanceEnv => certificate::instance_env(context),
+        Command::CreateClientCert { renew } => {
+            certificate::create_client(context, renewal(*renew), now)
+        }
+        Command::CreateServerCert { renew } => {
+            certificate::create_server(context, renewal(*renew), now)
+        }
+        Command::SignCsr { overwrite } => {
+            certificate::sign_request(context, existing(*overwrite), now)
+        }
+        Command::DeleteCertificates => certificate::delete(context),
+        Command::InstanceEnv { layout, recipient } => {
+            environment::print(context, *layout, recipient.as_deref(), now)
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| CommandError::new(Kind::Internal, error))?;
@@ -108,7 +119,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             }
         }
         Command::GetStateImage { overwrite, raw, state_bucket_name } => {
-            let existing = if *overwrite { Existing::Replace } else { Existing::Keep };
+            let existing = existing(*overwrite);
             let bucket = state_bucket_name.as_ref();
             state::export(context, &state::Export { bucket, existing, raw: *raw }).await
         }
@@ -125,7 +136,11 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             let drill = drill::Drill { file, root_secret, program: server_program.as_deref() };
             drill::run(context, &drill).await
         }
-        Command::Status => image::status(context).await,
+        Command::Status { contact } => contact::status(context, contact).await,
+        Command::GetServerCsr { contact, overwrite } => {
+            contact::save_request(context, contact, existing(*overwrite)).await
+        }
+        Command::PostServerCert { contact } => contact::post_certificate(context, contact).await,
         Command::Info => info::print(context).await,
         Command::Clean => image::clean(context).await,
         Command::GetDigest => image::digest(context).await,
@@ -142,6 +157,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             original,
             thin,
             verify_manifest,
+            verify_test,
         } => {
             let key = match (manifest_key, verify_manifest) {
                 (Some(path), _) => Some(KeySource::File(path.clone())),
@@ -155,15 +171,15 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
                 (None, Some(name)) => Selector::Named(name.clone()),
                 (None, None) => Selector::Latest,
             };
-            manifest::fetch(context, &build, key, compatibility, form).await
+            let verification = key.map(|key| manifest::Verification { key, test: *verify_test });
+            manifest::fetch(context, &build, verification, compatibility, form).await
         }
         Command::GetPublickey { build_name } => {
             manifest::fetch_key(context, build_name.as_ref()).await
         }
         Command::GetSignedImagePublickey => trust::save_image_key(context).await,
         Command::GetTrust { output, overwrite } => {
-            let existing = if *overwrite { Existing::Replace } else { Existing::Keep };
-            trust::save(context, output.as_deref(), existing).await
+            trust::save(context, output.as_deref(), existing(*overwrite)).await
         }
         Command::RotateKey { role, retire } => trust::rotate(context, *role, *retire).await,
         Command::GetConfigJson { email, isv_secrets, key_id, recipient, vendor_key } => {
@@ -177,13 +193,23 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             registration::save_json(context, &sealing).await
         }
         Command::GetConfigPython => registration::save_python(context).await,
-        Command::CreateClientCert
-        | Command::CreateServerCert
-        | Command::InstanceEnv
+        Command::CreateClientCert { .. }
+        | Command::CreateServerCert { .. }
+        | Command::DeleteCertificates
+        | Command::InstanceEnv { .. }
+        | Command::SignCsr { .. }
         | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }
         | Command::Version => {
             Err(CommandError::new(Kind::Internal, "a command without calls came to the calls"))
         }
     }
+}
+
+fn existing(overwrite: bool) -> Existing {
+    if overwrite { Existing::Replace } else { Existing::Keep }
+}
+
+fn renewal(renew: bool) -> Renewal {
+    if renew { Renewal::Renew } else { Renewal::Keep }
 }

@@ -61,6 +61,16 @@ impl Config {
         Ok((config, vec![notice]))
     }
 
+    /// Sets keys for this run; the file stays as it is.
+    pub(crate) fn override_with<'a>(
+        &mut self,
+        keys: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) {
+        for (key, value) in keys {
+            self.members.set(key, value);
+        }
+    }
+
     /// Returns the value of a key; an empty string or `null` counts as absent.
     pub(crate) fn value(&self, key: &str) -> Option<Value> {
         self.members.value(key).filter(|value| !value.is_nothing()).map(Json::to_value)

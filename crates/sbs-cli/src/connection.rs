@@ -1,10 +1,11 @@
-use sbs_client::Client;
+use sbs_client::{BootstrapClient, Client};
+use sbs_proto::Digest;
 use zeroize::Zeroizing;
 
 use crate::certificate::Certificates;
 use crate::config::{Config, Notice};
 use crate::error::{CommandError, Kind};
-use crate::file;
+use crate::file::{self, ReadFileError};
 use crate::limits::PEM_BYTES;
 use crate::ui::Ui;
 
@@ -14,17 +15,8 @@ pub(crate) fn client(
     certificates: &Certificates,
     ui: &Ui,
 ) -> Result<Client, CommandError> {
-    let missing = |error| {
-        let hint = "make the certificates first: sbs create-client-cert";
-        CommandError::new(Kind::Config, error).hint(hint)
-    };
     let authority = file::read(&certificates.authority, PEM_BYTES).map_err(missing)?;
-    let identity = file::read(&certificates.client, PEM_BYTES).map_err(missing)?;
-    let identity = Zeroizing::new(identity);
-    // The original's client leaves it open to all.
-    if let Some(notice) = Notice::of_mode(&certificates.client)? {
-        ui.warning(notice);
-    }
+    let identity = identity(certificates, ui)?;
     let ui = ui.clone();
     let client = Client::builder(config.hostname()?, config.port()?)?
         .trust(&authority)?
@@ -32,4 +24,35 @@ pub(crate) fn client(
         .with_observer(move |event| ui.observe(event))
         .build()?;
     Ok(client)
+}
+
+/// Makes a client of a server whose certificate is none of ours yet.
+pub(crate) fn first_contact(
+    config: &Config,
+    certificates: &Certificates,
+    expected: Option<Digest>,
+    ui: &Ui,
+) -> Result<BootstrapClient, CommandError> {
+    let identity = identity(certificates, ui)?;
+    let ui = ui.clone();
+    let client = Client::builder(config.hostname()?, config.port()?)?
+        .danger_accept_any_server_certificate(expected)
+        .identity(&identity)?
+        .with_observer(move |event| ui.observe(event))
+        .build_bootstrap()?;
+    Ok(client)
+}
+
+fn identity(certificates: &Certificates, ui: &Ui) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    let identity = file::read(&certificates.client, PEM_BYTES).map_err(missing)?;
+    // The original's client leaves it open to all.
+    if let Some(notice) = Notice::of_mode(&certificates.client)? {
+        ui.warning(notice);
+    }
+    Ok(Zeroizing::new(identity))
+}
+
+fn missing(error: ReadFileError) -> CommandError {
+    let hint = "make the certificates first: sbs create-client-cert";
+    CommandError::new(Kind::Config, error).hint(hint)
 }

@@ -139,7 +139,7 @@ const IMAGE_TAG: &str = "IMAGE_TAG";
 const REPO_ID: &str = "REPO_ID";
 
 /// Keys that stay on this machine; some are the original's and have no effect here.
-const LOCAL: [&str; 36] = [
+const LOCAL: [&str; 37] = [
     HOSTNAME,
     CICD_PORT,
     CONTAINER_NAME,
@@ -156,6 +156,7 @@ const LOCAL: [&str; 36] = [
     "CAKEYPATH",
     "CERTPATH",
     "ROOT_SSH_KEY_FILE",
+    "SERVER_KEY_RECIPIENT_FILE",
     "COS_ACCESS_KEY_ID",
     "COS_API_KEY_ID",
     "COS_AUTH_ENDPOINT",

@@ -254,9 +254,9 @@ fn refusal_hint(code: &str) -> &'static str {
     }
 }
 
-const NEW_CERTIFICATES: &str = "look at this machine's clock; if it is right, move the client's \
-    certificate file and its directory away, then: sbs create-client-cert, sbs \
-    create-server-cert, and start the server with what sbs instance-env prints";
+const NEW_CERTIFICATES: &str = "look at this machine's clock; if it is right: sbs \
+    create-client-cert --renew, sbs create-server-cert --renew, and start the server with what sbs \
+    instance-env prints";
 
 #[cfg(test)]
 mod tests {

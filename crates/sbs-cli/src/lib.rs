@@ -26,6 +26,7 @@ mod file;
 mod follow;
 mod json;
 mod limits;
+mod original;
 mod part;
 mod state_file;
 mod ui;
@@ -34,16 +35,24 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::Args;
+use crate::args::{Args, Format, Verbosity};
 use crate::ui::Ui;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let translated = match original::translate(std::env::args_os()) {
+        Ok(translated) => translated,
+        Err(error) => {
+            Ui::new(Format::Text, Verbosity::Normal).error(&error);
+            return error.exit_code();
+        }
+    };
+    let args = match Args::try_parse_from(translated.words) {
         Ok(args) => args,
         Err(error) => return ui::usage(&error),
     };
     let ui = Ui::new(args.format, args.verbosity());
+    translated.notes.iter().for_each(|note| ui.note(note));
     match command::run(&args, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,51 +1,146 @@
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::path::PathBuf;
+
 use sbs_crypto::pki;
-use sbs_proto::RuntimeType;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
+use time::format_description::well_known::Rfc3339;
 
-use crate::certificate::Outcome;
+use crate::certificate::{CertificateError, Outcome, Removed, Renewal, SignedRequest};
 use crate::command::Context;
-use crate::error::CommandError;
-use crate::file;
-use crate::limits::{EARLY_WARNING, PEM_BYTES};
+use crate::error::{CommandError, Kind};
+use crate::file::Existing;
+use crate::limits::EARLY_WARNING;
 
 /// Makes the certificate authority and the client certificate.
 pub(crate) fn create_client(
     context: &Context<'_>,
+    renewal: Renewal,
     now: OffsetDateTime,
 ) -> Result<(), CommandError> {
     let path = context.certificates.client.display();
-    match context.certificates.create_client(now)? {
+    let outcome = context.certificates.create_client(renewal, now)?;
+    let certificate = context.certificates.client_certificate()?;
+    match outcome {
         Outcome::Found => {
             context.ui.note("using supplied pem files");
-            warn_of_end(context, "client", &context.certificates.client_certificate()?, now);
+            warn_of_end(context, "client", &certificate, now);
         }
+        Outcome::Renewed => context.ui.note(
+            "made a new client certificate; a server that takes only the one before is to be \
+             started with what instance-env prints now",
+        ),
         _ => context.ui.note("made a certificate authority and a client certificate"),
     }
-    context.ui.result(&path, json!({"client_certificate": path.to_string()}))
+    let ends = Ends::of(context, &certificate, now)?;
+    let mut json = ends.to_json();
+    json.insert("client_certificate".to_owned(), path.to_string().into());
+    context.ui.result(&path, json.into())
 }
 
 /// Makes the server's certificate.
 pub(crate) fn create_server(
     context: &Context<'_>,
+    renewal: Renewal,
     now: OffsetDateTime,
 ) -> Result<(), CommandError> {
     let host = context.config.hostname()?;
-    match context.certificates.create_server(host, now)? {
+    let outcome = context.certificates.create_server(host, renewal, now)?;
+    let certificate = context.certificates.server_certificate()?;
+    match outcome {
         Outcome::Found => {
             context.ui.note(format_args!("using supplied pem files for {host}"));
-            warn_of_end(context, "server", &context.certificates.server_pair()?.0, now);
+            warn_of_end(context, "server", &certificate, now);
         }
         Outcome::Made => context.ui.note(format_args!("made a server certificate for {host}")),
+        Outcome::Renewed => context.ui.note(format_args!(
+            "made a new server certificate for {host}; start the server with what instance-env \
+             prints now"
+        )),
         Outcome::Remade { old_names } => context.ui.warning(format_args!(
             "replaced the server certificate for {old_names} by one for {host}; start the server \
              with what instance-env prints now"
         )),
     }
-    context.ui.result(host, json!({"hostname": host}))
+    let ends = Ends::of(context, &certificate, now)?;
+    let mut json = ends.to_json();
+    json.insert("hostname".to_owned(), host.into());
+    context.ui.result(host, json.into())
+}
+
+/// Makes the certificate for a server's request.
+pub(crate) fn sign_request(
+    context: &Context<'_>,
+    existing: Existing,
+    now: OffsetDateTime,
+) -> Result<(), CommandError> {
+    let host = context.config.hostname()?;
+    let signed = context.certificates.sign_request(host, existing, now)?;
+    let SignedRequest { certificate, path, request } = signed;
+    let key = request.public_key_sha256();
+    context.ui.note(format_args!("made a certificate for {host} and the key {key}"));
+    let mut json = Ends::of(context, &certificate, now)?.to_json();
+    let path = path.display().to_string();
+    json.insert("file".to_owned(), path.clone().into());
+    json.insert("public_key".to_owned(), key.to_string().into());
+    context.ui.result(&path, json.into())
+}
+
+/// Removes what the commands above made.
+pub(crate) fn delete(context: &Context<'_>) -> Result<(), CommandError> {
+    let Removed { kept, removed } =
+        context.certificates.delete().map_err(CertificateError::from)?;
+    if removed.is_empty() {
+        context.ui.note("there is nothing to remove");
+    }
+    let shown = |paths: &[PathBuf]| -> Vec<String> {
+        paths.iter().map(|path| path.display().to_string()).collect()
+    };
+    let (kept, removed) = (shown(&kept), shown(&removed));
+    if !kept.is_empty() {
+        context.ui.warning(format_args!("left as it is: {}", kept.join(", ")));
+    }
+    context.ui.result(removed.join("\n"), json!({"kept": kept, "removed": removed}))
+}
+
+/// When a certificate and its authority end.
+struct Ends {
+    authority: OffsetDateTime,
+    certificate: OffsetDateTime,
+}
+
+impl Ends {
+    /// Reads and tells them.
+    fn of(
+        context: &Context<'_>,
+        certificate: &str,
+        now: OffsetDateTime,
+    ) -> Result<Self, CommandError> {
+        let end = |pem: &str| {
+            let info = pki::describe(pem).map_err(|error| CommandError::new(Kind::Config, error));
+            info.map(|info| info.not_after)
+        };
+        let authority = end(&context.certificates.authority_certificate()?)?;
+        let certificate = end(certificate)?;
+        context.ui.note(format_args!(
+            "valid until {}, its authority until {}",
+            certificate.date(),
+            authority.date()
+        ));
+        if authority < now + EARLY_WARNING {
+            context.ui.warning(
+                "the certificate authority ends soon, and all certificates with it: make everything \
+                 anew with delete-certificates, create-client-cert and create-server-cert",
+            );
+        }
+        Ok(Self { authority, certificate })
+    }
+
+    fn to_json(&self) -> Map<String, Value> {
+        let text = |time: OffsetDateTime| Value::from(time.format(&Rfc3339).unwrap_or_default());
+        let members =
+            [("authority_not_after", text(self.authority)), ("not_after", text(self.certificate))];
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// Tells of a certificate that soon ends or has ended: it is not replaced without being asked for.
@@ -55,50 +150,8 @@ fn warn_of_end(context: &Context<'_>, whose: &str, pem: &str, now: OffsetDateTim
     {
         let end = certificate.not_after.date();
         context.ui.warning(format_args!(
-            "the {whose} certificate is valid until {end} and not longer; to make new ones, move \
-             `{path}` and `{path}.d` away, then: sbs create-client-cert, sbs create-server-cert, \
-             and start the server with what instance-env prints",
-            path = context.certificates.client.display()
+            "the {whose} certificate is valid until {end} and not longer; to make a new one under \
+             the same authority: sbs create-{whose}-cert --renew"
         ));
     }
-}
-
-/// Prints the variables that the server is started with.
-pub(crate) fn instance_env(context: &Context<'_>) -> Result<(), CommandError> {
-    let variables = variables(context)?;
-    let classic = context.config.runtime_type()? == RuntimeType::Classic;
-    let lines: Vec<String> = variables
-        .iter()
-        .map(|(name, value)| {
-            if classic {
-                format!("-e {name}={}", **value)
-            } else {
-                // A line for each, followed by an empty one, as the original prints them.
-                format!("{name}: \"{}\"\n", **value)
-            }
-        })
-        .collect();
-    let text = Zeroizing::new(lines.join(if classic { " " } else { "\n" }));
-    let json: Map<String, Value> =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
-    context.ui.note("SERVER_KEY is the server's private key: give it to the server alone");
-    context.ui.result(&*text, json.into())
-}
-
-fn variables(
-    context: &Context<'_>,
-) -> Result<Vec<(&'static str, Zeroizing<String>)>, CommandError> {
-    let encode = |pem: &str| Zeroizing::new(STANDARD.encode(pem));
-    let certificates = &context.certificates;
-    let mut variables = Vec::new();
-    if let Some(path) = context.config.path("ROOT_SSH_KEY_FILE")? {
-        variables.push(("ROOT_SSH_KEY", encode(&file::read_text(&path, PEM_BYTES)?)));
-    }
-    let authority = certificates.authority_certificate()?;
-    let (server, key) = certificates.server_pair()?;
-    variables.push(("CLIENT_CRT", encode(&certificates.client_certificate()?)));
-    variables.push(("CLIENT_CA", encode(&authority)));
-    variables.push(("SERVER_CRT", encode(&server)));
-    variables.push(("SERVER_KEY", encode(&key)));
-    Ok(variables)
 }

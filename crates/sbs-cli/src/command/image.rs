@@ -38,11 +38,6 @@ pub(crate) async fn clean(context: &Context<'_>) -> Result<(), CommandError> {
     print_reply(context, &context.client()?.clean().await?)
 }
 
-/// Prints the status.
-pub(crate) async fn status(context: &Context<'_>) -> Result<(), CommandError> {
-    print_status(context, &context.client()?.status().await?)
-}
-
 /// Prints the reference of the last image.
 pub(crate) async fn digest(context: &Context<'_>) -> Result<(), CommandError> {
     let image = context.client()?.image_digest().await?;

@@ -24,11 +24,18 @@ struct Saved {
     path: String,
 }
 
+/// How a manifest that was saved is verified.
+pub(crate) struct Verification {
+    pub(crate) key: KeySource,
+    /// Whether a changed copy is tried, too, which must be refused.
+    pub(crate) test: bool,
+}
+
 /// Saves the manifest of a build and, with a key, verifies it.
 pub(crate) async fn fetch(
     context: &Context<'_>,
     build: &Selector,
-    key: Option<KeySource>,
+    verification: Option<Verification>,
     compatibility: Compatibility,
     form: ManifestForm,
 ) -> Result<(), CommandError> {
@@ -41,11 +48,11 @@ pub(crate) async fn fetch(
         Offer::Undescribed => save_v1(&client, name_of(build)).await?,
     };
     let Saved { name, path, .. } = &saved;
-    match key {
+    match verification {
         None => context.ui.result(path, json!({"file": path, "manifest": name.as_str()})),
-        Some(key) => {
+        Some(verification) => {
             context.ui.note(format_args!("saved {path}"));
-            verify(context, &client, saved, &key, compatibility).await
+            verify(context, &client, saved, &verification, compatibility).await
         }
     }
 }
@@ -148,9 +155,10 @@ async fn verify(
     context: &Context<'_>,
     client: &Client,
     mut saved: Saved,
-    source: &KeySource,
+    verification: &Verification,
     form: Compatibility,
 ) -> Result<(), CommandError> {
+    let source = &verification.key;
     let key = match source {
         KeySource::File(path) => verify::read_key(path)?,
         KeySource::Server => {
@@ -174,6 +182,10 @@ async fn verify(
     let signature = opened.signature.to_string();
     let signature_file = format!("{name}{}", form.signature_suffix());
     file::write_from(Path::new(&signature_file), signature.as_bytes())?;
+    if verification.test {
+        opened.refuses_changes(&key)?;
+        context.ui.note("a changed copy of the manifest was refused, as it must be");
+    }
     opened.report(source, Detail::Outcome, context.ui)
 }
 

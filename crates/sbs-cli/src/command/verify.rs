@@ -1,8 +1,8 @@
 use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
-use sbs_crypto::ManifestVerifyingKey;
+use sbs_crypto::{HashingReader, ManifestVerifyingKey};
 use sbs_manifest::{
     Compatibility, Detail, Form, KeyOrigin, Limits, Manifest, ManifestFile, ManifestSignature,
     ReadManifestError, Report, UnverifiedManifest,
@@ -123,7 +123,7 @@ pub(crate) fn open(
 impl Opened {
     /// Returns the inner archive, from its start.
     pub(crate) fn inner(&self) -> Result<&File, CommandError> {
-        (&self.inner).rewind().map_err(|error| CommandError::new(Kind::Config, error))?;
+        (&self.inner).rewind().map_err(local)?;
         Ok(&self.inner)
     }
 
@@ -136,6 +136,30 @@ impl Opened {
     ) -> Result<(), CommandError> {
         let report = self.manifest.check();
         self.print(&report, key, detail, ui)
+    }
+
+    /// Makes sure that the signature is good for the archive and for no changed copy of it, with one
+    /// byte more or with one other byte.
+    pub(crate) fn refuses_changes(&self, key: &ManifestVerifyingKey) -> Result<(), CommandError> {
+        let good = |archive: &mut dyn Read| -> Result<bool, CommandError> {
+            let mut hashing = HashingReader::new(BufReader::with_capacity(1 << 16, archive));
+            io::copy(&mut hashing, &mut io::sink()).map_err(local)?;
+            let (_, digest, _) = hashing.finish();
+            Ok(key.verify(digest.as_bytes(), self.signature.as_bytes()).is_ok())
+        };
+        let unchanged = good(&mut self.inner()?)?;
+        let longer = good(&mut self.inner()?.chain(&[0][..]))?;
+        let mut rest = self.inner()?;
+        let mut first = [0];
+        rest.read_exact(&mut first).map_err(local)?;
+        let other = good(&mut first.map(|byte| byte ^ 1).as_slice().chain(&mut rest))?;
+        if unchanged && !longer && !other {
+            return Ok(());
+        }
+        Err(CommandError::new(
+            Kind::Unverified,
+            "the check of signatures does not tell copies apart",
+        ))
     }
 
     /// Returns how much the manifest holds.
@@ -178,6 +202,10 @@ impl KeySource {
             Self::Server => KeyOrigin::Server,
         }
     }
+}
+
+fn local(error: io::Error) -> CommandError {
+    CommandError::new(Kind::Config, error)
 }
 
 fn new_spool() -> Result<File, CommandError> {

@@ -106,9 +106,90 @@ fn the_end_of_a_certificate_is_told_before_it_comes() {
         };
         let (soon, later) = (renew("29"), renew("31"));
         let warning = format!("warning: the {name} certificate is valid until ");
-        assert!(soon.contains(&warning) && soon.contains("`.container-u-1.d`"), "{soon}");
+        let hint = format!("sbs create-{name}-cert --renew");
+        assert!(soon.contains(&warning) && soon.contains(&hint), "{soon}");
         assert!(!later.contains("warning:"), "{later}");
     }
+}
+
+#[test]
+fn renewed_certificates_are_of_the_same_authority_and_the_dates_are_told() {
+    let place = Place::with_certificates(1);
+    let read = |name: &str| place.read(&format!("{DIRECTORY}/{name}"));
+    let authority = read("client-ca.pem");
+    for (command, name) in [("create-client-cert", "client"), ("create-server-cert", "server")] {
+        let parts = ["cert", "cert-key", "csr"].map(|part| format!("{name}-{part}.pem"));
+        let before = parts.each_ref().map(|part| read(part));
+        let run = place.good(&["--format", "json", command, "--renew"]);
+        assert!(run.stderr.contains(&format!("made a new {name} certificate")), "{run:?}");
+        let json = run.json();
+        let end = json["not_after"].as_str().unwrap();
+        let day = end.split('T').next().unwrap();
+        assert!(
+            run.stderr.contains(&format!("valid until {day}, its authority until ")),
+            "{run:?}"
+        );
+        assert!(json["authority_not_after"].as_str().unwrap() > end, "{json}");
+        for (part, before) in parts.iter().zip(&before) {
+            assert_ne!(&read(part), before, "{part}");
+        }
+        let certificate = format!("{DIRECTORY}/{name}-cert.pem");
+        place.openssl(&["verify", "-CAfile", &format!("{DIRECTORY}/client-ca.pem"), &certificate]);
+        assert_eq!(place.mode(&format!("{DIRECTORY}/{name}-cert-key.pem")), 0o600);
+    }
+    assert_eq!(read("client-ca.pem"), authority);
+    let both = format!("{}{}", read("client-cert.pem"), read("client-cert-key.pem"));
+    assert_eq!(place.read(".container-u-1"), both);
+    assert_eq!(read("client-cert-bundle.pem"), format!("{}{authority}", read("client-cert.pem")));
+    // Without the flag, nothing changes.
+    place.good(&["create-client-cert"]);
+    assert_eq!(place.read(".container-u-1"), both);
+}
+
+#[test]
+fn a_certificate_of_ones_own_is_not_renewed_here() {
+    let made = Place::with_certificates(1);
+    let place = Place::with_config(1);
+    for (name, key) in [
+        (".container-u-1", "CLIENT_CRT_KEY"),
+        (".container-u-1.d/client-ca.pem", "CAPATH"),
+        (".container-u-1.d/client-ca-key.pem", "CAKEYPATH"),
+    ] {
+        place.write(key, &made.read(name));
+        place.set(key, key);
+    }
+    let before = place.read("CLIENT_CRT_KEY");
+    let run = place.sbs(&["create-client-cert", "--renew"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("`CLIENT_CRT_KEY` was not made here"), "{run:?}");
+    assert_eq!(place.read("CLIENT_CRT_KEY"), before);
+}
+
+#[test]
+fn what_was_made_is_deleted_and_what_was_supplied_stays() {
+    let place = Place::with_certificates(1);
+    let run = place.good(&["--format", "json", "delete-certificates"]);
+    assert_eq!(run.json()["removed"].as_array().unwrap().len(), 11);
+    assert_eq!(place.names(), ["env.json"]);
+    let run = place.good(&["delete-certificates"]);
+    assert!(run.stderr.contains("there is nothing to remove"), "{run:?}");
+
+    let place = Place::with_certificates(1);
+    place.set("CAPATH", place.path(&format!("{DIRECTORY}/client-ca.pem")).to_str().unwrap());
+    place.set("CAKEYPATH", "ca-key.pem");
+    place.write("ca-key.pem", "mine");
+    place.write(&format!("{DIRECTORY}/notes"), "mine");
+    place.write(&format!("{DIRECTORY}/vendor-key.pgp"), "mine");
+    let run = place.good(&["delete-certificates"]);
+    assert!(run.stderr.contains("warning: left as it is: "), "{run:?}");
+    let mut left: Vec<_> = fs::read_dir(place.path(DIRECTORY))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["client-ca.pem", "notes", "vendor-key.pgp"]);
+    assert_eq!(place.read("ca-key.pem"), "mine");
+    assert!(!place.path(".container-u-1").exists());
 }
 
 #[test]

@@ -7,6 +7,10 @@ mod calls;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
+mod contact;
+#[cfg(test)]
+mod environment;
+#[cfg(test)]
 mod manifests;
 #[cfg(test)]
 mod place;

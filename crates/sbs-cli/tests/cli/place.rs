@@ -8,7 +8,11 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) struct Place(TempDir);
+pub(crate) struct Place {
+    directory: PathBuf,
+    /// Removes the directory at the end.
+    _own: Option<TempDir>,
+}
 
 /// What a run of the binary came to.
 #[derive(Debug)]
@@ -20,7 +24,13 @@ pub(crate) struct Run {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory: directory.path().to_owned(), _own: Some(directory) }
+    }
+
+    /// A place that is there already, and stays when this is dropped.
+    pub(crate) fn at(directory: PathBuf) -> Self {
+        Self { directory, _own: None }
     }
 
     /// A directory with a configuration for a server at this port of `localhost`.
@@ -56,7 +66,7 @@ impl Place {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.join(name)
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
@@ -73,7 +83,7 @@ impl Place {
 
     /// The names in the directory, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
+        let entries = fs::read_dir(&self.directory).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -108,10 +118,10 @@ impl Place {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(self.0.path())
+            .current_dir(&self.directory)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.0.path())
+            .env("HOME", &self.directory)
             .stdin(Stdio::null());
         command
     }

@@ -58,7 +58,35 @@ impl Served {
     pub(crate) fn start_raw(answer: impl FnMut(&str, &[u8]) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = Place::with_certificates(listener.local_addr().unwrap().port());
-        let config = config(&place);
+        let config = config(&place, ".container-u-1.d/server-cert");
+        Self::serving(listener, place, config, answer)
+    }
+
+    /// A server whose certificate is its own and for another host: `stranger.pem`, with its key in
+    /// `stranger-key.pem`. The place has certificates of the client alone.
+    pub(crate) fn stranger(
+        mut answer: impl FnMut(&Place, &str, &str) -> (u16, String) + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Place::with_config(listener.local_addr().unwrap().port());
+        place.good(&["create-client-cert"]);
+        let words = "req -x509 -newkey rsa:2048 -nodes -keyout stranger-key.pem -out stranger.pem \
+                     -subj /CN=elsewhere -days 2";
+        place.openssl(&words.split_whitespace().collect::<Vec<_>>());
+        let config = config(&place, "stranger");
+        let there = Place::at(place.path("."));
+        Self::serving(listener, place, config, move |line, body| {
+            let (status, body) = answer(&there, line, std::str::from_utf8(body).unwrap());
+            Reply { status, head: String::new(), body: body.into_bytes() }
+        })
+    }
+
+    fn serving(
+        listener: TcpListener,
+        place: Place,
+        config: Arc<ServerConfig>,
+        answer: impl FnMut(&str, &[u8]) -> Reply + Send + 'static,
+    ) -> Self {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (kept, mut answer): (_, Answer) = (requests.clone(), Box::new(answer));
         std::thread::spawn(move || {
@@ -91,10 +119,10 @@ impl Served {
     }
 }
 
-fn config(place: &Place) -> Arc<ServerConfig> {
-    let read = |name: &str| place.read(&format!(".container-u-1.d/{name}"));
+/// A configuration with the certificate `<name>.pem` and its key `<name>-key.pem`.
+fn config(place: &Place, name: &str) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(read("client-ca.pem").as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(place.read(CLIENT_CA).as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
     let config = ServerConfig::builder_with_provider(provider)
@@ -102,8 +130,12 @@ fn config(place: &Place) -> Arc<ServerConfig> {
         .unwrap()
         .with_client_cert_verifier(verifier.build().unwrap())
         .with_single_cert(
-            vec![CertificateDer::from_pem_slice(read("server-cert.pem").as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(read("server-cert-key.pem").as_bytes()).unwrap(),
+            vec![
+                CertificateDer::from_pem_slice(place.read(&format!("{name}.pem")).as_bytes())
+                    .unwrap(),
+            ],
+            PrivateKeyDer::from_pem_slice(place.read(&format!("{name}-key.pem")).as_bytes())
+                .unwrap(),
         );
     Arc::new(config.unwrap())
 }
@@ -142,3 +174,5 @@ fn serve(
     stream.conn.send_close_notify();
     stream.flush()
 }
+
+const CLIENT_CA: &str = ".container-u-1.d/client-ca.pem";
