@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use sbs_proto::v2::BuildId;
-use sbs_proto::{BucketName, BuildName, Digest, KeyRole, LogName, StateImageName};
+use sbs_proto::{BucketName, BuildName, Digest, KeyRole, LogName, RuntimeType, StateImageName};
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
@@ -413,6 +413,23 @@ pub(crate) enum Command {
         thin: Option<PathBuf>,
     },
 
+    /// Make a configuration of today of an old one, beside it, and say what changed and why
+    ///
+    /// It reads the JSON of all versions of build.py, and the YAML of hpvs sb 1.2.x.
+    #[command(display_order = 17)]
+    Migrate {
+        /// The old configuration
+        file: PathBuf,
+
+        /// Write to this file instead of one whose name ends in .migrated.json
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+
+        /// Where the image is to run; otherwise what the old configuration says or means
+        #[arg(long, value_name = "TYPE", value_parser = runtime_type())]
+        runtime_type: Option<RuntimeType>,
+    },
+
     /// Print what the server is and can do, and how its root secret is kept
     #[command(display_order = 18)]
     Info,
@@ -420,6 +437,13 @@ pub(crate) enum Command {
     /// Print the version of this program
     #[command(display_order = 19)]
     Version,
+}
+
+/// Reads a runtime by its word, and shows all of them in the help.
+fn runtime_type() -> impl TypedValueParser<Value = RuntimeType> {
+    let all = [RuntimeType::Classic, RuntimeType::OnPrem, RuntimeType::Vpc];
+    let words = PossibleValuesParser::new(all.map(RuntimeType::as_str));
+    words.map(|word| RuntimeType::parse(&word).unwrap_or(RuntimeType::Vpc))
 }
 
 /// Reads a role by its word, and shows all of them in the help.

@@ -8,6 +8,7 @@ mod info;
 mod list;
 mod log;
 mod manifest;
+mod migrate;
 mod registration;
 mod rotate;
 mod state;
@@ -43,6 +44,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
             verify::run(&verify::Question { file, thin, key, form, detail }, ui)
         }
         Command::State { command: StateCommand::Info { file } } => state::info(file, ui),
+        Command::Migrate { file, output, runtime_type } => {
+            migrate::run(file, output.as_deref(), *runtime_type, ui)
+        }
         command => {
             let now = OffsetDateTime::now_utc();
             let context = Context::open(args, now, ui)?;
@@ -197,6 +201,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         | Command::CreateServerCert { .. }
         | Command::DeleteCertificates
         | Command::InstanceEnv { .. }
+        | Command::Migrate { .. }
         | Command::SignCsr { .. }
         | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }

@@ -222,7 +222,8 @@ pub(crate) fn expand(path: &Path) -> PathBuf {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Object, OpenConfigError> {
+/// Parses a JSON object without doubled keys.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Object, OpenConfigError> {
     // serde_json's own message can repeat a value, which may be a secret.
     let not_json = |error: serde_json::Error| OpenConfigError::NotJson {
         column: error.column(),

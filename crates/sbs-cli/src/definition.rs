@@ -53,11 +53,13 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
 /// Returns the keys of the configuration that mean nothing, neither here nor to the original's
 /// client; perhaps they are misspelt.
 pub(crate) fn unknown_keys(config: &Config) -> Vec<String> {
-    let known = |name: &str| {
-        let is = |key: &&str| key.eq_ignore_ascii_case(name);
-        key::REQUIRED.iter().any(is) || key::OPTIONAL.iter().any(is) || LOCAL.iter().any(is)
-    };
-    config.keys().filter(|name| !known(name)).map(ToOwned::to_owned).collect()
+    config.keys().filter(|name| !is_known(name)).map(ToOwned::to_owned).collect()
+}
+
+/// Tells whether a key of the configuration means something, here or to the original's client.
+pub(crate) fn is_known(name: &str) -> bool {
+    let is = |key: &&str| key.eq_ignore_ascii_case(name);
+    key::REQUIRED.iter().any(is) || key::OPTIONAL.iter().any(is) || LOCAL.iter().any(is)
 }
 
 fn check_repo_id(config: &Config) -> Result<(), MakeMembersError> {

@@ -8,6 +8,7 @@ use crate::certificate::CertificateError;
 use crate::config::OpenConfigError;
 use crate::definition::MakeMembersError;
 use crate::file::{ReadFileError, WriteFileError};
+use crate::migrate::MigrateError;
 use crate::part::PartError;
 
 /// Why a command ended without what it was to do, with what the user can do about it.
@@ -175,6 +176,12 @@ impl From<DownloadError> for CommandError {
             _ => return Self::new(Kind::Refused, error),
         };
         Self::new(kind, error).hint(hint)
+    }
+}
+
+impl From<MigrateError> for CommandError {
+    fn from(error: MigrateError) -> Self {
+        Self::new(Kind::Config, error)
     }
 }
 

@@ -48,9 +48,13 @@ impl Json {
 }
 
 impl Object {
-    /// Sets the member of this key, whatever its case; a new one comes last.
+    /// Sets the member of this key, whatever its case, to a text; a new one comes last.
     pub(crate) fn set(&mut self, key: &str, value: &str) {
-        let value = Json::Plain(value.into());
+        self.put(key, Json::Plain(value.into()));
+    }
+
+    /// Sets the member of this key, whatever its case; a new one comes last.
+    pub(crate) fn put(&mut self, key: &str, value: Json) {
         match self.0.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case(key)) {
             Some((_, old)) => *old = value,
             None => self.0.push((key.to_owned(), value)),

@@ -26,6 +26,7 @@ mod file;
 mod follow;
 mod json;
 mod limits;
+mod migrate;
 mod original;
 mod part;
 mod state_file;

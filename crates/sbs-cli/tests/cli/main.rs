@@ -13,6 +13,8 @@ mod environment;
 #[cfg(test)]
 mod manifests;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod place;
 #[cfg(test)]
 mod rotation;
