@@ -15,6 +15,8 @@ mod manifests;
 #[cfg(test)]
 mod migrate;
 #[cfg(test)]
+mod originals;
+#[cfg(test)]
 mod place;
 #[cfg(test)]
 mod rotation;

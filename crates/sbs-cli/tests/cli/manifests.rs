@@ -145,6 +145,22 @@ fn get_manifest_saves_and_verifies() {
 }
 
 #[test]
+fn r9_verify_test_shows_that_a_changed_copy_is_refused() {
+    let sample = sample();
+    let served = served(sample, &sample.key);
+    let place = &served.place;
+    let run = place.good(&["get-manifest", "--verify-manifest", "--verify-test"]);
+    assert!(run.stderr.contains("a changed copy of the manifest was refused"), "{run:?}");
+    // What was downloaded stays as it is, unlike with the original.
+    let name = sample.build.manifest_name();
+    assert_eq!(fs::read(place.path(&format!("{name}.sig.tbz"))).unwrap(), sample.bytes);
+    place.write("key.pem", &sample.key);
+    let run = place.run(&["verify", &format!("{name}.tbz"), "--key", "key.pem"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(place.sbs(&["get-manifest", "--verify-test"]).code, 2);
+}
+
+#[test]
 fn get_manifest_holds_against_a_key_from_elsewhere() {
     let sample = sample();
     let served = served(sample, &sample.key);
