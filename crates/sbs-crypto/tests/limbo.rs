@@ -59,7 +59,8 @@ struct PeerName {
 
 fn suite() -> Suite {
     let compressed = include_bytes!("data/x509-limbo/limbo.json.zst");
-    serde_json::from_slice(&zstd::decode_all(&compressed[..]).unwrap()).unwrap()
+    let json = zstd::decode_all(&compressed[..]).expect("the file is whole");
+    serde_json::from_slice(&json).expect("the file has the form of the suite")
 }
 
 #[test]
@@ -154,27 +155,26 @@ impl Case {
                     self.expected_peer_name.as_ref().map_or("example.com", |name| &name.value);
                 let name = ServerName::try_from(name).map_err(|error| refused(&error))?;
                 let judged =
-                    verifier.verify_server_cert(&peer, &intermediates, &name, &[], self.time());
+                    verifier.verify_server_cert(&peer, &intermediates, &name, &[], time_of(self));
                 judged.map(|_| ())
             }
             Kind::Client => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
                 let verifier = verifier.map_err(|error| refused(&error))?;
-                verifier.verify_client_cert(&peer, &intermediates, self.time()).map(|_| ())
+                verifier.verify_client_cert(&peer, &intermediates, time_of(self)).map(|_| ())
             }
         }
     }
+}
 
-    /// The time that the case is about; where it is about none, one at which its certificates are
-    /// valid.
-    fn time(&self) -> UnixTime {
-        let time = match &self.validation_time {
-            Some(text) => OffsetDateTime::parse(text, &Rfc3339).unwrap(),
-            None => datetime!(2026-01-01 0:00 UTC),
-        };
-        let seconds = u64::try_from(time.unix_timestamp()).unwrap();
-        UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
-    }
+/// The time that a case is about; where it is about none, one at which its certificates are valid.
+fn time_of(case: &Case) -> UnixTime {
+    let time = match &case.validation_time {
+        Some(text) => OffsetDateTime::parse(text, &Rfc3339).expect("the suite has times"),
+        None => datetime!(2026-01-01 0:00 UTC),
+    };
+    let seconds = u64::try_from(time.unix_timestamp()).expect("the time is after 1970");
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }
 
 fn certificate(pem: &str) -> Result<CertificateDer<'static>, rustls::Error> {
@@ -193,7 +193,7 @@ fn explained() -> BTreeMap<&'static str, &'static str> {
         } else if line.is_empty() {
             reason = 0;
         } else {
-            let (verdict, id) = line.split_once(' ').unwrap();
+            let (verdict, id) = line.split_once(' ').expect("a verdict and a case");
             assert!(["accepted", "refused"].contains(&verdict), "{line}");
             assert!(reason > 20, "no reason stands above `{line}`");
             assert_eq!(explained.insert(id, verdict), None, "{id} stands there twice");
