@@ -7,7 +7,7 @@ use crate::place::{Place, Run};
 
 const NAMES: [&str; 4] = ["CLIENT_CRT", "CLIENT_CA", "SERVER_CRT", "SERVER_KEY"];
 
-fn gpg(place: &Place, arguments: &[&str]) -> String {
+pub(crate) fn gpg(place: &Place, arguments: &[&str]) -> String {
     let words = ["--homedir", "gnupg", "--batch", "--quiet", "--pinentry-mode", "loopback"];
     let output = place.command("gpg").args(words).args(arguments).output().unwrap();
     let run = Run::of(&output);
@@ -18,12 +18,17 @@ fn gpg(place: &Place, arguments: &[&str]) -> String {
 /// A place with a recipient's certificate in `server.asc`.
 fn with_recipient() -> Place {
     let place = Place::with_certificates(1);
+    make_recipient(&place);
+    place
+}
+
+/// Makes a recipient whose certificate is in `server.asc`.
+pub(crate) fn make_recipient(place: &Place) {
     fs::create_dir(place.path("gnupg")).unwrap();
     fs::set_permissions(place.path("gnupg"), fs::Permissions::from_mode(0o700)).unwrap();
     let made = ["--passphrase", "", "--quick-generate-key", "server", "default", "default", "1y"];
-    gpg(&place, &made);
-    place.write("server.asc", &gpg(&place, &["--armor", "--export", "server"]));
-    place
+    gpg(place, &made);
+    place.write("server.asc", &gpg(place, &["--armor", "--export", "server"]));
 }
 
 fn decoded(place: &Place, text: &str) -> String {

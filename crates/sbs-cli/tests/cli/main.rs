@@ -7,6 +7,8 @@ mod calls;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
+mod compatibility;
+#[cfg(test)]
 mod contact;
 #[cfg(test)]
 mod environment;
@@ -18,6 +20,8 @@ mod migrate;
 mod originals;
 #[cfg(test)]
 mod place;
+#[cfg(test)]
+mod registrations;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]
