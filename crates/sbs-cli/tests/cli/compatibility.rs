@@ -22,7 +22,7 @@ fn rows() -> Vec<Row> {
         lines.windows(2).filter(|pair| rule(&&pair[1])).map(|p| p[0]).collect();
     let cells =
         |line: &&str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
-    lines.iter().filter(|line| !rule(line) && !heads.contains(**line)).map(|l| cells(l)).collect()
+    lines.iter().filter(|line| !rule(line) && !heads.contains(**line)).map(cells).collect()
 }
 
 /// What stands between backticks.
