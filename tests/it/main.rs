@@ -2,6 +2,7 @@
 
 mod architecture;
 mod buckets;
+mod certificates;
 mod clean;
 mod cli;
 mod downloads;

@@ -6,6 +6,7 @@
 //! | to | start at |
 //! |---|---|
 //! | have everything: registry, git, base image, server, command line | [`World::start`] |
+//! | have a server with nothing to work with | [`BareServer::start`] |
 //! | have only what a server works with | [`Parts::start`] |
 //! | speak to a server as the original's client does | [`Api`] |
 //! | have a manifest, an image or a signature judged by other programs | [`judge`] |
@@ -16,6 +17,7 @@
 #![expect(clippy::indexing_slicing, reason = "a JSON value without a key is `null`, no panic")]
 
 mod api;
+mod bare;
 mod base_image;
 mod canary;
 mod http;
@@ -36,6 +38,7 @@ mod world;
 
 // The public interface:
 pub use crate::api::{Api, Status};
+pub use crate::bare::{BareServer, variable};
 pub use crate::base_image::{BASE_REPOSITORY, push_base_image, write_base_image};
 pub use crate::canary::Canaries;
 pub use crate::http::{Http, Reply};
@@ -49,5 +52,5 @@ pub use crate::repository::{COMMIT_TIME, Repository, Submodule};
 pub use crate::sbs::Sbs;
 pub use crate::server::{ServerSetup, TestServer, built};
 pub use crate::ssh_git::SshGit;
-pub use crate::tls::{Authority, Leaf, TlsStream};
+pub use crate::tls::{Authority, Leaf, TlsStream, client_config, connect_with};
 pub use crate::world::World;

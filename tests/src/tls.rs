@@ -3,13 +3,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams,
+    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 use time::{Duration, OffsetDateTime};
 
 /// A certificate authority of the tests' own.
@@ -77,6 +80,52 @@ impl Authority {
         self.issue(&parameters)
     }
 
+    /// Signs a request (PEM); `change` alters what it asks for. Valid for two days from yesterday.
+    pub fn sign(
+        &self,
+        request: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<String> {
+        let mut request = CertificateSigningRequestParams::from_pem(request)?;
+        let now = OffsetDateTime::now_utc();
+        request.params.not_before = now - Duration::days(1);
+        request.params.not_after = now + Duration::days(1);
+        request.params.use_authority_key_identifier_extension = true;
+        change(&mut request.params);
+        Ok(request.signed_by(&self.issuer)?.pem())
+    }
+
+    /// Makes a list (PEM, RFC 5280, 5) that revokes the certificates with these serial numbers.
+    pub fn revoke(&self, serials: &[SerialNumber]) -> Result<String> {
+        let now = OffsetDateTime::now_utc();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: serial.clone(),
+            revocation_time: now - Duration::hours(1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + Duration::days(1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+
+    /// Makes an authority that stands under this one.
+    pub fn intermediate(&self, name: &str) -> Result<Self> {
+        let mut parameters = named(name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        parameters.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let pem = parameters.signed_by(&key, &self.issuer)?.pem();
+        Ok(Self { issuer: Issuer::new(parameters, key), pem })
+    }
+
     /// Makes a client certificate that is signed by its own key.
     pub fn self_signed_client() -> Result<Leaf> {
         let mut parameters = named("Client");
@@ -98,16 +147,32 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// Connects to a server at this port of loopback; `authority` and `identity` are PEM.
 pub(crate) fn connect(port: u16, authority: &str, identity: &str) -> Result<TlsStream> {
+    connect_with(port, client_config(authority, identity, rustls::DEFAULT_VERSIONS)?)
+}
+
+/// Connects to a server at this port of loopback; whoever keeps the configuration can resume
+/// sessions.
+pub fn connect_with(port: u16, config: Arc<ClientConfig>) -> Result<TlsStream> {
+    let connection = ClientConnection::new(config, ServerName::try_from("localhost")?)?;
+    Ok(StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port))?))
+}
+
+/// Makes the configuration of a client that speaks these versions; `authority` and `identity` are
+/// PEM.
+pub fn client_config(
+    authority: &str,
+    identity: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
     let chain = CertificateDer::pem_slice_iter(identity.as_bytes());
     let key = PrivateKeyDer::from_pem_slice(identity.as_bytes())?;
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?;
-    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
-    Ok(StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port))?))
+    Ok(Arc::new(config))
 }
 
 fn named(name: &str) -> CertificateParams {

@@ -21,12 +21,16 @@ mod describe;
 mod host;
 mod key;
 mod request;
+mod server;
 
 // The public interface:
 pub use self::authority::{CertificateAuthority, IssueError, Issued, LoadError};
 pub use self::code_signing::{CodeSigningCertificate, ParseCodeSigningError};
-pub use self::describe::{CertificateInfo, DescribeError, describe};
+pub use self::describe::{CertificateInfo, DescribeError, describe, describe_all};
 pub use self::request::{ParseRequestError, ServerRequest, public_key_digest};
+pub use self::server::{
+    ParseServerChainError, ParseServerKeyError, ServerChain, ServerHost, ServerKey,
+};
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@
 //! The wire follows `docs/formats/wire.md`, the state image `docs/formats/state.md`.
 
 mod body;
+mod certificate;
 mod definition;
 mod digest;
 mod git;
@@ -50,6 +51,10 @@ pub mod v2;
 
 // The public interface:
 pub use crate::body::{Members, ParseBodyError};
+pub use crate::certificate::{
+    CertificateDates, CertificateFacts, CertificateSource, Certificates, ParseCertificateBodyError,
+    RequestReply, parse_certificate_body, parse_request_body,
+};
 pub use crate::definition::{
     BaseRegistry, Credentials, Definition, ParseDefinitionError, Recipe, RuntimeType, Source, key,
     parse_new_state_secret, parse_state_secret,
@@ -76,7 +81,7 @@ pub use crate::signing::{
     BaseTrust, NotaryServer, NotaryTrust, OpenPgpTrust, ParseNotaryServerError,
 };
 pub use crate::state_header::{ReadStateHeaderError, StateHeader, StateMeta};
-pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, StatusText, Step};
+pub use crate::status::{BuildStatus, Progress, RESTARTED_CICD, RESTARTED_NGINX, StatusText, Step};
 pub use crate::storage::{
     BucketName, ParseStorageError, StateStorage, StorageAccess, StorageCredentials,
     StorageEndpoint, StorageKeyError, StoragePurpose, StorageTarget, shared_storage_key,

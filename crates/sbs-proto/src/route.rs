@@ -9,13 +9,13 @@
 //! | [`IMAGE_DIGEST`] | GET | the digest reference of the last image |
 //! | [`CONFIG_JSON`] | GET | the registration definition, JSON |
 //! | [`CONFIG_PYTHON`] | GET | the registration definition, Python |
+//! | [`csr`] | GET | a request for a certificate of the server |
+//! | [`CERTIFICATE`] | POST | that certificate |
 //! | [`STATE_IMAGE`] | GET, POST | export and import of the state |
-//! | [`csr`] | GET | the server's request for a certificate |
-//! | [`CERTIFICATE`] | POST | the certificate for that request |
 
 use crate::LogName;
 
-/// The server's certificate, issued for its request.
+/// The certificate of the server.
 pub const CERTIFICATE: &str = "/certificate";
 
 /// The registration definition as JSON; answers with status 201.
@@ -39,13 +39,14 @@ pub const PUBLIC_KEY: &str = "/publickey";
 /// The state image.
 pub const STATE_IMAGE: &str = "/state-image";
 
-/// The pattern of the routes of the server's request, with the host's name as `{host}`.
-pub const CSR_PATTERN: &str = "/csr/{host}";
-
 /// The pattern of the log routes, with the log's name as `{name}`.
 pub const LOG_PATTERN: &str = "/log/{name}";
 
-/// Returns the route of the server's request for a certificate; `host` is a host's name or address.
+/// The pattern of the routes of requests for a certificate, with the server's name as `{host}`.
+pub const CSR_PATTERN: &str = "/csr/{host}";
+
+/// Returns the route of a request for a certificate of the server at this host: a DNS name, or an IP
+/// address without brackets.
 pub fn csr(host: &str) -> String {
     CSR_PATTERN.replace("{host}", host)
 }

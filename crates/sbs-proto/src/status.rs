@@ -157,7 +157,8 @@ pub enum Progress {
 
 /// The status after a clean.
 pub const RESTARTED_CICD: &str = "restarted cicd";
-const RESTARTED_NGINX: &str = "restarted nginx";
+/// The status after a new certificate of the server.
+pub const RESTARTED_NGINX: &str = "restarted nginx";
 const FAILURE_PREFIX: &str = "exiting due to a non-zero return value: ";
 // The original's word for a key that lives in software.
 const SOFTWARE_KEY: &str = "soft_crypto";

@@ -8,6 +8,9 @@
 //! | [`file()`] | a file of a build, as its bytes |
 //! | [`TRUST_PATTERN`] | the public keys of an image definition |
 //! | [`ROTATION_PATTERN`] | a new key for one of its roles |
+//! | [`CERTIFICATES`] | the certificates of the server, and of its clients' authorities |
+//! | [`CERTIFICATE_REQUEST`] | a request for a certificate of the server |
+//! | [`SERVER_CERTIFICATE`] | that certificate |
 //! | [`STATE`] | the state image, as its bytes: export (GET) and import (POST) |
 //!
 //! A client takes a `404` on [`INFO`] as the word of a server that speaks v1 alone.
@@ -17,12 +20,21 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
-    BuildName, DefinitionName, Digest, ImageReference, ImageTag, KeyRole, ParseNameError,
-    StateLabel,
+    BuildName, CertificateDates, DefinitionName, Digest, ImageReference, ImageTag, KeyRole,
+    ParseNameError, StateLabel,
 };
 
 /// What the server is and can do.
 pub const INFO: &str = "/v2/info";
+
+/// The certificates: what is told of them.
+pub const CERTIFICATES: &str = "/v2/certificates";
+
+/// A request for a certificate of the server, made by a POST of `{"host": "…"}`.
+pub const CERTIFICATE_REQUEST: &str = "/v2/certificates/csr";
+
+/// The certificate of the server: a PUT of `{"certificate": "…"}` replaces it.
+pub const SERVER_CERTIFICATE: &str = "/v2/certificates/server";
 
 /// The state image.
 pub const STATE: &str = "/v2/state";
@@ -175,6 +187,9 @@ impl fmt::Display for Selector {
 pub struct Info {
     /// The version of the API, `2`.
     pub api: u32,
+    /// Until when the certificates are good; absent where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateDates>,
     /// Words for what the server can do, such as `thin-manifests`.
     #[serde(default)]
     pub features: Vec<String>,
@@ -408,12 +423,16 @@ mod tests {
         let provider = StateLabel::parse("tpm2").unwrap();
         let info = Info {
             api: 2,
+            certificates: Some(CertificateDates {
+                client_authority_not_after: "2028-01-02T03:04:05Z".to_owned(),
+                server_not_after: "2027-01-02T03:04:05Z".to_owned(),
+            }),
             features: vec!["builds".to_owned()],
             limits: Limits { page_builds: 3, request_body_bytes: 4, v1_manifest_bytes: 5 },
             root_secret: Some(RootSecret { development: false, provider }),
             server_version: "6".to_owned(),
         };
-        let json = r#"{"api":2,"features":["builds"],"limits":{"page_builds":3,"request_body_bytes":4,"v1_manifest_bytes":5},"root_secret":{"development":false,"provider":"tpm2"},"server_version":"6"}"#;
+        let json = r#"{"api":2,"certificates":{"client_authority_not_after":"2028-01-02T03:04:05Z","server_not_after":"2027-01-02T03:04:05Z"},"features":["builds"],"limits":{"page_builds":3,"request_body_bytes":4,"v1_manifest_bytes":5},"root_secret":{"development":false,"provider":"tpm2"},"server_version":"6"}"#;
         assert_eq!(serde_json::to_string(&info).unwrap(), json);
         assert_eq!(serde_json::from_str::<Info>(json).unwrap(), info);
         // A server of before does not say; what it says must be said whole.

@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) signing: SigningSettings,
     pub(crate) state: StateSettings,
     pub(crate) storage: StorageSettings,
+    pub(crate) tls: TlsSettings,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -64,6 +65,8 @@ pub(crate) enum IsolationSetting {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct ClientSettings {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) crl_file: Option<PathBuf>,
     pub(crate) pin_certificate: bool,
 }
 
@@ -106,6 +109,13 @@ pub(crate) struct StateSettings {
     pub(crate) receive_limit_seconds: u64,
 }
 
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct TlsSettings {
+    pub(crate) certificate_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -119,6 +129,7 @@ impl Default for Settings {
             signing: SigningSettings::default(),
             state: StateSettings::default(),
             storage: StorageSettings::default(),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -176,7 +187,13 @@ impl BuildSettings {
 impl Settings {
     /// Parses the text of a settings file.
     pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+        let settings: Self = toml::from_str(text)?;
+        let TlsSettings { certificate_file, key_file } = &settings.tls;
+        if certificate_file.is_some() != key_file.is_some() {
+            let message = "`certificate-file` and `key-file` in `[tls]` go together";
+            return Err(serde::de::Error::custom(message));
+        }
+        Ok(settings)
     }
 
     /// Loads a settings file.
@@ -196,14 +213,20 @@ pub(crate) fn credentials_directory() -> Option<PathBuf> {
 /// The certificates that come in through the environment, each base64 of PEM text.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// The authority under which client certificates must stand.
+    /// The authorities under which client certificates must stand.
     pub(crate) client_ca: String,
     /// The certificate of the client, for pinning.
     pub(crate) client_certificate: Option<String>,
-    /// The server's certificate, with its chain.
-    pub(crate) server_certificate: String,
-    /// The server's private key.
-    pub(crate) server_key: Zeroizing<String>,
+    /// The server's certificate, with its chain, and its private key.
+    pub(crate) server: Option<(String, ServerKeyText)>,
+}
+
+/// The text in `SERVER_KEY`.
+pub(crate) enum ServerKeyText {
+    /// The key, PEM.
+    Pem(Zeroizing<String>),
+    /// The key in an OpenPGP message, encrypted to the identity of this server.
+    OpenPgp,
 }
 
 impl Identity {
@@ -219,19 +242,47 @@ impl Identity {
     fn from_variables(
         get: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, LoadIdentityError> {
-        let required = |name| {
-            decode(name, get(name)).and_then(|text| text.ok_or(LoadIdentityError::Missing { name }))
+        let pem = |name| decode(name, get(name))?.map(|text| certificate(name, &text)).transpose();
+        let missing = |name| LoadIdentityError::Missing { name };
+        let key = decode("SERVER_KEY", get("SERVER_KEY"))?.map(ServerKeyText::parse).transpose()?;
+        let server = match (pem("SERVER_CRT")?, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, Some(_)) => return Err(missing("SERVER_CRT")),
+            (Some(_), None) => return Err(missing("SERVER_KEY")),
         };
         Ok(Self {
-            client_ca: required("CLIENT_CA")?.to_string(),
-            client_certificate: decode("CLIENT_CRT", get("CLIENT_CRT"))?
-                .map(|text| text.to_string()),
-            server_certificate: required("SERVER_CRT")?.to_string(),
-            server_key: required("SERVER_KEY")?,
+            client_ca: pem("CLIENT_CA")?.ok_or_else(|| missing("CLIENT_CA"))?,
+            client_certificate: pem("CLIENT_CRT")?,
+            server,
         })
     }
 }
 
+impl ServerKeyText {
+    fn parse(text: Zeroizing<String>) -> Result<Self, LoadIdentityError> {
+        if text.contains("-----BEGIN PGP MESSAGE-----") {
+            return Ok(Self::OpenPgp);
+        }
+        if !text.contains("-----BEGIN ") {
+            return Err(LoadIdentityError::NotPem { name: "SERVER_KEY" });
+        }
+        Ok(Self::Pem(text))
+    }
+}
+
+impl std::fmt::Debug for ServerKeyText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerKeyText")
+    }
+}
+
+fn certificate(name: &'static str, text: &str) -> Result<String, LoadIdentityError> {
+    let good = text.contains("-----BEGIN CERTIFICATE-----");
+    good.then(|| text.to_owned()).ok_or(LoadIdentityError::NotPem { name })
+}
+
+/// Decodes a variable; one that is empty counts as absent.
 fn decode(
     name: &'static str,
     value: Option<String>,
@@ -241,14 +292,7 @@ fn decode(
     };
     let bytes = STANDARD.decode(value.trim()).map_err(|_| LoadIdentityError::NotBase64 { name })?;
     let text = String::from_utf8(bytes).map_err(|_| LoadIdentityError::NotPem { name })?;
-    let text = Zeroizing::new(text);
-    if text.contains("-----BEGIN PGP MESSAGE-----") {
-        return Err(LoadIdentityError::Encrypted { name });
-    }
-    if !text.contains("-----BEGIN ") {
-        return Err(LoadIdentityError::NotPem { name });
-    }
-    Ok(Some(text))
+    Ok(Some(Zeroizing::new(text)))
 }
 
 /// Why the settings were not loaded.
@@ -268,9 +312,9 @@ pub(crate) enum LoadSettingsError {
 #[derive(Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub(crate) enum LoadIdentityError {
-    /// The value is an OpenPGP message.
-    #[error("{name} is an OpenPGP message; this version reads the base64 of plain PEM")]
-    Encrypted { name: &'static str },
+    /// The key of the server is in an OpenPGP message.
+    #[error("SERVER_KEY is an OpenPGP message; this version reads the base64 of plain PEM")]
+    Encrypted,
 
     /// A variable is not set.
     #[error("{name} is not set; `sbs instance-env` prints it")]
@@ -302,13 +346,20 @@ mod tests {
         let settings = Settings::parse(&all).unwrap();
         assert!(settings.git.known_hosts.is_some() && settings.build.isolation.is_some());
         assert!(settings.build.memory_limit_mib.is_some());
+        assert!(settings.client.ca_file.is_some() && settings.client.crl_file.is_some());
+        assert!(settings.tls.certificate_file.is_some() && settings.tls.key_file.is_some());
         assert!(settings.storage.ca_file.is_some() && !settings.storage.danger_allow_http);
         assert_eq!(settings.root_secret.previous.len(), 1);
     }
 
     #[test]
     fn an_unknown_key_is_refused() {
-        for text in ["lisen = 1", "[build]\nnetwrk = \"none\"", "[build]\nnetwork = \"maybe\""] {
+        for text in [
+            "lisen = 1",
+            "[build]\nnetwrk = \"none\"",
+            "[build]\nnetwork = \"maybe\"",
+            "[tls]\nkey-file = \"k\"",
+        ] {
             assert!(Settings::parse(text).is_err(), "{text}");
         }
     }
@@ -326,14 +377,20 @@ mod tests {
             })
         };
         assert_eq!(with("", "").unwrap().client_ca, pem);
-        let name = "SERVER_KEY";
-        for (value, expected) in [
-            ("", LoadIdentityError::Missing { name }),
-            ("%%%", LoadIdentityError::NotBase64 { name }),
-            ("AAAA", LoadIdentityError::NotPem { name }),
-            (pgp.as_str(), LoadIdentityError::Encrypted { name }),
+        let (_, key) = with("SERVER_KEY", &pgp).unwrap().server.unwrap();
+        assert!(matches!(key, ServerKeyText::OpenPgp));
+        for (name, value, expected) in [
+            ("CLIENT_CA", "", LoadIdentityError::Missing { name: "CLIENT_CA" }),
+            ("SERVER_KEY", "", LoadIdentityError::Missing { name: "SERVER_KEY" }),
+            ("SERVER_CRT", "", LoadIdentityError::Missing { name: "SERVER_CRT" }),
+            ("SERVER_CRT", &pgp, LoadIdentityError::NotPem { name: "SERVER_CRT" }),
+            ("SERVER_KEY", "%%%", LoadIdentityError::NotBase64 { name: "SERVER_KEY" }),
+            ("SERVER_KEY", "AAAA", LoadIdentityError::NotPem { name: "SERVER_KEY" }),
         ] {
-            assert_eq!(with(name, value).err(), Some(expected), "{value}");
+            assert_eq!(with(name, value).err(), Some(expected), "{name} {value}");
         }
+        // Without both the server makes its own.
+        let none = Identity::from_variables(|name| (name == "CLIENT_CA").then(|| good.clone()));
+        assert!(none.unwrap().server.is_none());
     }
 }

@@ -3,20 +3,23 @@
 //!
 //! This crate is the daemon; it is not a library for other programs. [`main`] is all there is to
 //! call. Where to read on: `core` (what the server does, without HTTP), `build` (the steps of a
-//! build), `registry`, `tool` (child processes), `http` and `tls` (who may ask, and how), `store`
-//! (what is on the disk).
+//! build), `registry`, `tool` (child processes), `http`, `listener`, `tls` and `certificates` (who may
+//! ask, and how), `store` (what is on the disk).
 
 mod args;
 mod build;
+mod certificates;
 mod clock;
 mod config;
 mod core;
 mod hardening;
 mod http;
 mod limits;
+mod listener;
 mod reseal;
 mod root_secret;
 mod run;
+mod sealed_file;
 mod storage;
 mod store;
 mod telemetry;

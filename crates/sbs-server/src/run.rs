@@ -2,6 +2,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use sbs_proto::Digest;
 use sbs_state::{AtRest, CaBinding, KeyRing, PrfError};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -9,20 +10,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::build::environment::{Environment, PrepareError};
+use crate::certificates::error::LoadCertificatesError;
+use crate::certificates::{Certificates, Kept, Sources};
 use crate::clock::Clock;
 use crate::config::{
-    Identity, LoadIdentityError, LoadSettingsError, Settings, credentials_directory,
+    Identity, LoadIdentityError, LoadSettingsError, ServerKeyText, Settings, credentials_directory,
 };
 use crate::core::Core;
 use crate::core::error::KeepError;
 use crate::core::state::Sealing;
 use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
+use crate::listener;
 use crate::reseal::{ResealError, reseal_all};
 use crate::root_secret::{self, OpenRootSecretError};
 use crate::storage::{MakeStorageClientError, OpenStorage, StorageClient, StorageLimits};
 use crate::store::{OpenStoreError, Store, replace_file};
-use crate::tls::{self, MakeTlsError, Pinning, Tls};
+use crate::tls::{self, MakeTlsError, Pair};
 
 /// Runs the server until it is told to stop.
 pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
@@ -32,13 +36,10 @@ pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(settings, &identity))
+    runtime.block_on(serve(settings, identity))
 }
 
-async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> {
-    let pinning =
-        if settings.client.pin_certificate { Pinning::Certificate } else { Pinning::Authority };
-    let tls = Tls::new(identity, pinning)?;
+async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let ring = root_secret::open(&settings.root_secret, credentials_directory().as_deref())?;
     tell_of(&ring);
     let store = Store::open(&settings.data_directory)?;
@@ -51,12 +52,15 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     } else {
         CaBinding::Enforced
     };
-    let sealing = Sealing::new(&ring, tls::client_ca_sha256(identity)?, ca_binding)?;
+    let sealing = Sealing::new(&ring, client_ca_sha256(&identity)?, ca_binding)?;
+    let at_rest = Arc::new(AtRest::new(&ring)?);
     drop(ring);
     let resealed = reseal_all(&store, &sealing.at_rest)?;
     if resealed.changed > 0 {
         tracing::info!(files = resealed.changed, "sealed again under the current root secret");
     }
+    let kept_certificates = Kept::new(&store, &at_rest);
+    let sources = sources(identity, &settings)?;
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
     let receive_limit = settings.state.receive_limit();
@@ -66,11 +70,16 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let address_file = store.path("address");
     let core = Core::load(store, sealing, clock, Arc::new(environment), keep_builds)?;
 
+    let told = core.clone();
+    let certificates =
+        Certificates::open(sources, kept_certificates, clock, move || told.certificate_replaced())?;
+
     let at = |source| RunError::Listen { address: listen.to_string(), source };
-    let listener = TcpListener::bind(listen).await.map_err(at)?;
-    let address = listener.local_addr().map_err(at)?;
+    let socket = TcpListener::bind(listen).await.map_err(at)?;
+    let address = socket.local_addr().map_err(at)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     replace_file(&address_file, format!("{address}\n").as_bytes()).map_err(RunError::Address)?;
     tracing::info!(%address, "ready");
 
@@ -78,8 +87,9 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     let pauses = UploadPauses::default();
     let uploader = Uploader::new(core.clone(), Arc::clone(&storages), pauses, stop.clone());
     let uploads = tokio::spawn(uploader.run());
-    let router = http::router(core.clone(), storages, receive_limit);
-    let server = tokio::spawn(tls::serve(listener, tls, router, stop.clone()));
+    let watch = tokio::spawn(certificates.clone().watch(hangup, stop.clone()));
+    let router = http::router(core.clone(), certificates.clone(), storages, receive_limit);
+    let server = tokio::spawn(listener::serve(socket, certificates.live(), router, stop.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -89,6 +99,7 @@ async fn serve(settings: Settings, identity: &Identity) -> Result<(), RunError> 
     core.stop().await;
     let _ended = server.await;
     let _stopped = uploads.await;
+    let _watched = watch.await;
     Ok(())
 }
 
@@ -111,6 +122,24 @@ pub(crate) fn reseal(config: Option<&Path>) -> Result<String, RunError> {
     ))
 }
 
+/// Returns where certificates come from. What stands in the files is looked at later.
+fn sources(identity: Identity, settings: &Settings) -> Result<Sources, LoadIdentityError> {
+    let Identity { client_ca, client_certificate, server } = identity;
+    let server = match server {
+        None => None,
+        Some((certificate, ServerKeyText::Pem(key))) => Some(Pair { certificate, key }),
+        Some((_, ServerKeyText::OpenPgp)) => return Err(LoadIdentityError::Encrypted),
+    };
+    let (client, tls) = (settings.client.clone(), settings.tls.clone());
+    Ok(Sources { client_ca, client_certificate, server, client, tls })
+}
+
+/// Returns the digest of the authority of clients that state images are bound to: of the first in
+/// `CLIENT_CA`.
+fn client_ca_sha256(identity: &Identity) -> Result<Digest, MakeTlsError> {
+    tls::fingerprint(&identity.client_ca, "CLIENT_CA")
+}
+
 fn tell_of(ring: &KeyRing) {
     let current = ring.current();
     let (kid, provider, portability) = (ring.current_kid(), current.name(), current.portability());
@@ -130,6 +159,10 @@ pub(crate) enum RunError {
     /// The address file cannot be written.
     #[error("cannot write the file `address` in the data directory")]
     Address(#[source] io::Error),
+
+    /// The certificates cannot be used.
+    #[error("the certificates cannot be used")]
+    Certificates(#[from] LoadCertificatesError),
 
     /// The certificates cannot be loaded.
     #[error("the certificates in the environment cannot be used")]

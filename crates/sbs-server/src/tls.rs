@@ -1,19 +1,11 @@
-//! The TLS side of the server: who may connect, and our own accept loop.
+//! The TLS side of the server: what it shows, who may connect, and how both change while it runs.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::middleware::map_request;
-use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
@@ -22,75 +14,62 @@ use rustls::{
 };
 use sbs_proto::Digest;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
 
-use crate::config::Identity;
-use crate::limits;
+/// The configuration that connections are accepted with now. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Live(watch::Sender<Configuration>);
 
-/// The other end of a connection whose certificate was checked in the handshake.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct AuthenticatedPeer {
-    address: SocketAddr,
-    certificate: Digest,
+/// What a connection is accepted with. It is replaced as a whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Configuration {
+    server: Arc<ServerConfig>,
+    clients: Clients,
 }
 
-impl AuthenticatedPeer {
-    /// Returns the address that the peer connected from.
-    pub(crate) fn address(self) -> SocketAddr {
-        self.address
-    }
-
-    /// Returns the SHA-256 digest of the peer's certificate.
-    pub(crate) fn certificate(self) -> Digest {
-        self.certificate
-    }
+/// A certificate with those between it and its authority, and its key. PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: Zeroizing<String>,
 }
 
 /// Which client certificates are accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Pinning {
-    /// Every valid one under `CLIENT_CA`.
-    Authority,
-    /// Only that of `CLIENT_CRT`.
-    Certificate,
+#[derive(Clone, Debug)]
+pub(crate) struct Clients(Arc<dyn ClientCertVerifier>);
+
+impl Live {
+    pub(crate) fn new(configuration: Configuration) -> Self {
+        Self(watch::Sender::new(configuration))
+    }
+
+    /// Has connections that come from now on accepted with another configuration. Those that are
+    /// open go on, unless their client certificate is no longer accepted.
+    pub(crate) fn set(&self, configuration: Configuration) {
+        self.0.send_replace(configuration);
+    }
+
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.borrow().server)
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Configuration> {
+        self.0.subscribe()
+    }
 }
 
-/// What the listener needs.
-#[derive(Clone, Debug)]
-pub(crate) struct Tls(Arc<ServerConfig>);
-
-impl Tls {
-    /// Makes the TLS side of a server from its certificates.
-    pub(crate) fn new(identity: &Identity, pinning: Pinning) -> Result<Self, MakeTlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&identity.client_ca, "CLIENT_CA")? {
-            roots.add(certificate).map_err(|source| MakeTlsError::ClientCa { source })?;
-        }
-        let verifier: Arc<dyn ClientCertVerifier> =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|source| MakeTlsError::Verifier { source })?;
-        let verifier = match pinning {
-            Pinning::Authority => verifier,
-            Pinning::Certificate => {
-                let pem = identity.client_certificate.as_deref();
-                let pem = pem.ok_or(MakeTlsError::NothingToPin)?;
-                let chain = certificates(pem, "CLIENT_CRT")?;
-                let first = chain.first().ok_or(MakeTlsError::Pem { name: "CLIENT_CRT" })?;
-                Arc::new(PinnedVerifier { pinned: sbs_crypto::digest(first), verifier })
-            }
-        };
-        let chain = certificates(&identity.server_certificate, "SERVER_CRT")?;
-        let key = PrivateKeyDer::from_pem_slice(identity.server_key.as_bytes())
-            .map_err(|_| MakeTlsError::Pem { name: "SERVER_KEY" })?;
-        let mut config = ServerConfig::builder_with_provider(provider)
+impl Configuration {
+    /// Makes a configuration; the key must be that of the certificate.
+    pub(crate) fn new(pair: &Pair, clients: &Clients) -> Result<Self, MakeTlsError> {
+        let chain = certificates(&pair.certificate, "the server's certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
+            .map_err(|_| MakeTlsError::Pem { name: "the server's key" })?;
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|source| MakeTlsError::ServerCertificate { source })?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&clients.0))
             .with_single_cert(chain, key)
             .map_err(|source| MakeTlsError::ServerCertificate { source })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -98,7 +77,45 @@ impl Tls {
         // is no longer trusted could come back that way.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self(Arc::new(config)))
+        Ok(Self { server: Arc::new(config), clients: clients.clone() })
+    }
+
+    pub(crate) fn clients(&self) -> Clients {
+        self.clients.clone()
+    }
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pair")
+    }
+}
+
+impl Clients {
+    /// Accepts the certificates under these authorities that no list of theirs revokes; where one is
+    /// pinned, that alone.
+    pub(crate) fn new(
+        authorities: &[CertificateDer<'static>],
+        revoked: &[CertificateRevocationListDer<'static>],
+        pinned: Option<Digest>,
+    ) -> Result<Self, MakeTlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, provider());
+        // A list speaks for the authority that signed it; others need not have one.
+        let verifier: Arc<dyn ClientCertVerifier> = builder
+            .with_crls(revoked.iter().cloned())
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|source| MakeTlsError::Verifier { source })?;
+        Ok(Self(match pinned {
+            None => verifier,
+            Some(pinned) => Arc::new(PinnedVerifier { pinned, verifier }),
+        }))
+    }
+
+    /// Tells whether the chain that a client has shown is accepted.
+    pub(crate) fn accept(&self, chain: &[CertificateDer<'_>], now: OffsetDateTime) -> bool {
+        let Some((first, others)) = chain.split_first() else { return false };
+        self.0.verify_client_cert(first, others, unix_time(now)).is_ok()
     }
 }
 
@@ -154,8 +171,8 @@ impl ClientCertVerifier for PinnedVerifier {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum MakeTlsError {
-    /// `CLIENT_CA` is no certificate authority.
-    #[error("CLIENT_CA cannot be used")]
+    /// What should be an authority of clients is none.
+    #[error("a certificate in CLIENT_CA or `client.ca-file` is that of no authority")]
     ClientCa { source: rustls::Error },
 
     /// A client certificate is to be pinned, and there is none.
@@ -167,7 +184,7 @@ pub(crate) enum MakeTlsError {
     Pem { name: &'static str },
 
     /// The certificate and the key do not fit.
-    #[error("SERVER_CRT and SERVER_KEY cannot be used")]
+    #[error("the server's certificate and its key cannot be used together")]
     ServerCertificate { source: rustls::Error },
 
     /// The client certificates cannot be checked.
@@ -175,123 +192,46 @@ pub(crate) enum MakeTlsError {
     Verifier { source: rustls::server::VerifierBuilderError },
 }
 
-/// Accepts connections until `stop`, then lets those that run end.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Tls,
-    router: Router,
-    stop: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = async { (place.await, listener.accept().await) } => accepted,
-        };
-        let (stream, address) = match accepted.1 {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: others must end first.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (tls, router) = (tls.clone(), router.clone());
-        let watcher = graceful.watcher();
-        tokio::spawn(async move {
-            let _place = accepted.0;
-            let Some((stream, peer)) = handshake(stream, address, &tls).await else { return };
-            let asked = CancellationToken::new();
-            let service = TowerToHyperService::new(note_request(router, asked.clone(), peer));
-            let builder = builder();
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                ended = watcher.watch(connection) => if let Err(error) = ended {
-                    tracing::debug!(%address, error, "connection ended");
-                },
-                () = nothing_asked(asked) => {
-                    tracing::info!(%address, "connection closed: it asked nothing");
-                }
-            }
-        });
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+pub(crate) fn roots(
+    authorities: &[CertificateDer<'static>],
+) -> Result<Arc<RootCertStore>, MakeTlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|source| MakeTlsError::ClientCa { source })?;
     }
-    drop(listener);
-    let ended = tokio::time::timeout(limits::SHUTDOWN_TIME, graceful.shutdown()).await;
-    if ended.is_err() {
-        tracing::warn!("some connections were cut");
-    }
+    Ok(Arc::new(roots))
 }
 
-/// Adds what is known of the peer to its requests, and notes when the first one comes.
-fn note_request(router: Router, asked: CancellationToken, peer: AuthenticatedPeer) -> Router {
-    router.layer(Extension(peer)).layer(map_request(move |request: Request| {
-        asked.cancel();
-        std::future::ready(request)
-    }))
+pub(crate) fn unix_time(time: OffsetDateTime) -> UnixTime {
+    let seconds = u64::try_from(time.unix_timestamp()).unwrap_or(0);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }
 
-/// Ends when no request has come in time. Until the first one has, hyper has no limit of its own:
-/// it waits for the bytes that tell which version of HTTP the peer speaks.
-async fn nothing_asked(asked: CancellationToken) {
-    if tokio::time::timeout(limits::HEADER_TIME, asked.cancelled()).await.is_ok() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Makes the TLS handshake, with a time limit; a connection that fails it is dropped.
-async fn handshake(
-    stream: TcpStream,
-    address: SocketAddr,
-    tls: &Tls,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, AuthenticatedPeer)> {
-    let _no_delay = stream.set_nodelay(true);
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.0));
-    let stream = match tokio::time::timeout(limits::HANDSHAKE_TIME, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::info!(%address, %error, "handshake refused");
-            return None;
-        }
-        Err(_elapsed) => {
-            tracing::info!(%address, "handshake took too long");
-            return None;
-        }
-    };
-    // The verifier lets nobody through without a certificate; a peer without one cannot be here.
-    let certificate = sbs_crypto::digest(stream.get_ref().1.peer_certificates()?.first()?);
-    Some((stream, AuthenticatedPeer { address, certificate }))
-}
-
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_TIME)
-        .max_buf_size(limits::HEADER_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(limits::HEADER_TIME))
-        .max_concurrent_streams(limits::STREAMS)
-        .max_header_list_size(u32::try_from(limits::HEADER_BYTES).unwrap_or(u32::MAX));
-    builder
-}
-
-/// Returns the SHA-256 of the authority of clients, DER; of the first, where there are several.
-pub(crate) fn client_ca_sha256(identity: &Identity) -> Result<Digest, MakeTlsError> {
-    let name = "CLIENT_CA";
-    let chain = certificates(&identity.client_ca, name)?;
-    Ok(sbs_crypto::digest(chain.first().ok_or(MakeTlsError::Pem { name })?))
-}
-
-fn certificates(
+/// Reads the certificates in a PEM text, of which there must be one.
+pub(crate) fn certificates(
     pem: &str,
     name: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, MakeTlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or(MakeTlsError::Pem { name })
+}
+
+/// Returns the digest of the first certificate of a PEM text.
+pub(crate) fn fingerprint(pem: &str, name: &'static str) -> Result<Digest, MakeTlsError> {
+    let chain = certificates(pem, name)?;
+    Ok(sbs_crypto::digest(chain.first().ok_or(MakeTlsError::Pem { name })?))
+}
+
+/// Reads the revocation lists in a PEM text, of which there must be one.
+pub(crate) fn revocation_lists(
+    pem: &str,
+    name: &'static str,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, MakeTlsError> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes());
+    let lists: Result<Vec<_>, _> = lists.collect();
+    lists.ok().filter(|lists| !lists.is_empty()).ok_or(MakeTlsError::Pem { name })
 }

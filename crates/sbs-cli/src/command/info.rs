@@ -23,7 +23,7 @@ pub(crate) async fn print(context: &Context<'_>) -> Result<(), CommandError> {
 
 /// Returns lines of `name: value`.
 fn text(info: &Info) -> String {
-    let Info { api, features, limits, root_secret, server_version } = info;
+    let Info { api, certificates: _, features, limits, root_secret, server_version } = info;
     let root_secret = root_secret.as_ref().map(|secret| {
         let purpose = if secret.development { " (for development)" } else { "" };
         format!("{}{purpose}", secret.provider)

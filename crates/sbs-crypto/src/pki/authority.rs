@@ -271,14 +271,17 @@ fn check_may_sign(certificate: &X509Certificate<'_>) -> Result<(), LoadError> {
     Ok(())
 }
 
-enum Profile {
+pub(super) enum Profile {
     Authority,
     Client,
     Server(SanType),
 }
 
 // Everything is set: the defaults of the library are valid from 1975 to 4096.
-fn params(profile: Profile, now: OffsetDateTime) -> Result<CertificateParams, IssueError> {
+pub(super) fn params(
+    profile: Profile,
+    now: OffsetDateTime,
+) -> Result<CertificateParams, IssueError> {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     let mut params = CertificateParams::default();
     let (name, lifetime) = match profile {

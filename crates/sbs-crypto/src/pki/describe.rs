@@ -48,20 +48,18 @@ pub fn describe(certificate_pem: &str) -> Result<CertificateInfo, DescribeError>
         .into_iter()
         .find(|block| block.label == CERTIFICATE_LABEL)
         .ok_or(DescribeError::NotPem)?;
-    let certificate = parse(&block.der).ok_or(DescribeError::NotACertificate)?;
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| DescribeError::NotACertificate)?
-        .map_or(&[][..], |extension| &extension.value.general_names);
-    let validity = certificate.validity();
-    Ok(CertificateInfo {
-        not_before: validity.not_before.to_datetime(),
-        not_after: validity.not_after.to_datetime(),
-        subject: printable(&certificate.subject().to_string()),
-        sans: names.iter().map(name_text).collect(),
-        sha256: digest(&block.der),
-        is_ca: certificate.is_ca(),
-    })
+    info(&block.der).ok_or(DescribeError::NotACertificate)
+}
+
+/// Reads every certificate of a PEM text of at most 64 KiB, which holds one at least.
+pub fn describe_all(certificates_pem: &str) -> Result<Vec<CertificateInfo>, DescribeError> {
+    let blocks = armor::decode(certificates_pem).ok_or(DescribeError::NotPem)?;
+    let certificates = blocks.iter().filter(|block| block.label == CERTIFICATE_LABEL);
+    let all: Option<Vec<_>> = certificates.map(|block| info(&block.der)).collect();
+    match all.ok_or(DescribeError::NotACertificate)? {
+        none if none.is_empty() => Err(DescribeError::NotPem),
+        all => Ok(all),
+    }
 }
 
 /// Why a certificate could not be described.
@@ -75,6 +73,24 @@ pub enum DescribeError {
     /// There is no such block, or the text is too long.
     #[error("no PEM block `CERTIFICATE`, or more than {} KiB", armor::MAX_BYTES / 1024)]
     NotPem,
+}
+
+/// Reads a certificate that fills `der` to its end.
+pub(super) fn info(der: &[u8]) -> Option<CertificateInfo> {
+    let certificate = parse(der)?;
+    let names = certificate
+        .subject_alternative_name()
+        .ok()?
+        .map_or(&[][..], |extension| &extension.value.general_names);
+    let validity = certificate.validity();
+    Some(CertificateInfo {
+        not_before: validity.not_before.to_datetime(),
+        not_after: validity.not_after.to_datetime(),
+        subject: printable(&certificate.subject().to_string()),
+        sans: names.iter().map(name_text).collect(),
+        sha256: digest(der),
+        is_ca: certificate.is_ca(),
+    })
 }
 
 /// Parses a certificate that fills `der` to its end.

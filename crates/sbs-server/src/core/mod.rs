@@ -20,7 +20,8 @@ use std::sync::Arc;
 use sbs_proto::v2::BuildId;
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, Definition, DefinitionName, ManifestName, Members,
-    RESTARTED_CICD, StatusText, Step, key, parse_new_state_secret, parse_state_secret,
+    RESTARTED_CICD, RESTARTED_NGINX, StatusText, Step, key, parse_new_state_secret,
+    parse_state_secret,
 };
 use sbs_state::ClientShare;
 use time::format_description::well_known::Rfc3339;
@@ -237,6 +238,14 @@ impl Core {
         now.journal = None;
         now.status = StatusText::new(RESTARTED_CICD);
         Ok(())
+    }
+
+    /// Has the status say that another certificate of the server is shown, as the original's does
+    /// after it has restarted its front. What is told of a build stays.
+    pub(crate) fn certificate_replaced(&self) {
+        for slot in self.0.slots.values() {
+            slot.now().status = StatusText::new(RESTARTED_NGINX);
+        }
     }
 
     /// Opens the log of the build that the status tells of; `None` if there is none.

@@ -4,10 +4,13 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use sbs_proto::state::ParseStateRequestError;
-use sbs_proto::{ErrorReply, ParseNameError};
+use sbs_proto::{ErrorReply, ParseCertificateBodyError, ParseNameError};
 use sbs_state::{OpenStateError, RotateKeyError};
 
 use crate::build::failure::chain;
+use crate::certificates::error::{
+    CheckCertificateError, InstallCertificateError, RequestCertificateError,
+};
 use crate::core::error::{
     CleanError, ReadError, RotateError, SetDefinitionError, StartBuildError, TrustError,
 };
@@ -298,6 +301,46 @@ impl From<ReadError> for ApiError {
             | ReadError::NothingBuilt => (StatusCode::NOT_FOUND, "not_found"),
             ReadError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             ReadError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<ParseCertificateBodyError> for ApiError {
+    fn from(error: ParseCertificateBodyError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", &error)
+    }
+}
+
+impl From<RequestCertificateError> for ApiError {
+    fn from(error: RequestCertificateError) -> Self {
+        let (status, code) = match &error {
+            RequestCertificateError::NotAHost => (StatusCode::BAD_REQUEST, "invalid_request"),
+            RequestCertificateError::Generate(_)
+            | RequestCertificateError::Keep(_)
+            | RequestCertificateError::Make(_)
+            | RequestCertificateError::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<InstallCertificateError> for ApiError {
+    fn from(error: InstallCertificateError) -> Self {
+        let (status, code) = match &error {
+            InstallCertificateError::Parse(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            InstallCertificateError::NoRequest => (StatusCode::CONFLICT, "no_request"),
+            InstallCertificateError::OtherKey
+            | InstallCertificateError::Check(
+                CheckCertificateError::NotValidNow { .. }
+                | CheckCertificateError::OtherAuthority
+                | CheckCertificateError::OtherHost { .. }
+                | CheckCertificateError::OtherPurpose
+                | CheckCertificateError::Rejected { .. },
+            ) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_certificate"),
+            InstallCertificateError::Check(CheckCertificateError::Authorities)
+            | InstallCertificateError::Keep(_)
+            | InstallCertificateError::Tls(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, &error)
     }

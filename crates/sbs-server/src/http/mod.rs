@@ -1,6 +1,7 @@
 //! HTTP: thin layers over the core, which decide nothing. v1 is the original's wire, v2 our own.
 
 mod body;
+mod certificates;
 mod conditional;
 mod error;
 mod file;
@@ -16,19 +17,23 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
+use crate::certificates::Certificates;
 use crate::core::Core;
 use crate::http::error::Told;
+use crate::listener::AuthenticatedPeer;
 use crate::storage::OpenStorage;
-use crate::tls::AuthenticatedPeer;
 
 /// Returns every route of the server. A state image may take `receive_limit` to come.
 pub(crate) fn router(
     core: Core,
+    certificates: Certificates,
     storages: Arc<dyn OpenStorage>,
     receive_limit: Duration,
 ) -> Router {
     let state = state::router(core.clone(), storages, receive_limit);
-    v1::router(core.clone()).merge(v2::router(core)).merge(state).layer(from_fn(log_request))
+    let v2 = v2::router(core.clone(), certificates.clone());
+    let others = state.merge(certificates::router(certificates));
+    v1::router(core).merge(v2).merge(others).layer(from_fn(log_request))
 }
 
 /// Writes one record for each request, with its error if it has one.

@@ -12,6 +12,7 @@ use sbs_proto::v2::{
 use sbs_proto::{DefinitionName, ImageReference, ImageTag, KeyRole, TrustBundle};
 use url::form_urlencoded;
 
+use crate::certificates::Certificates;
 use crate::core::Core;
 use crate::core::builds::{Journal, Phase};
 use crate::core::error::ReadError;
@@ -22,9 +23,10 @@ use crate::limits;
 
 type Answer<T> = Result<T, ApiError>;
 
-pub(crate) fn router(core: Core) -> Router {
+pub(crate) fn router(core: Core, certificates: Certificates) -> Router {
+    let told = async move |State(core)| info(&core, &certificates);
     let mut router = Router::new()
-        .route(v2::INFO, get(info))
+        .route(v2::INFO, get(told))
         .route(v2::BUILDS_PATTERN, get(builds))
         .route(v2::BUILD_PATTERN, get(build))
         .route(v2::TRUST_PATTERN, get(trust))
@@ -41,9 +43,10 @@ pub(crate) fn router(core: Core) -> Router {
     router.method_not_allowed_fallback(|| async { ApiError::method_not_allowed() }).with_state(core)
 }
 
-async fn info(State(core): State<Core>) -> Json<Info> {
+fn info(core: &Core, certificates: &Certificates) -> Json<Info> {
     Json(Info {
         api: 2,
+        certificates: Some(certificates.dates()),
         features: FEATURES.map(str::to_owned).to_vec(),
         limits: Limits {
             page_builds: PAGE_BUILDS,
@@ -202,7 +205,7 @@ impl Page {
 }
 
 const DEFAULT_LIMIT: usize = 20;
-const FEATURES: [&str; 4] = ["builds", "ranges", "state", "thin-manifests"];
+const FEATURES: [&str; 5] = ["builds", "certificates", "ranges", "state", "thin-manifests"];
 
 #[cfg(test)]
 mod tests {
