@@ -16,6 +16,7 @@ mod secrets;
 mod signatures;
 mod state;
 mod state_cli;
+mod swaps;
 mod uploads;
 mod whole_path;
 mod wire;

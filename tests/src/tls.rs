@@ -15,6 +15,8 @@ use rustls::{
 };
 use time::{Duration, OffsetDateTime};
 
+use crate::{output, program};
+
 /// A certificate authority of the tests' own.
 #[derive(Debug)]
 pub struct Authority {
@@ -36,6 +38,16 @@ impl Leaf {
     /// Returns the certificate followed by the key, as clients keep them.
     pub fn bundle(&self) -> String {
         format!("{}{}", self.certificate, self.key)
+    }
+
+    /// Returns the serial number of the certificate, as openssl reads it.
+    pub fn serial(&self) -> Result<SerialNumber> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), &self.certificate)?;
+        let mut openssl = program("openssl");
+        let told = output(openssl.args(["x509", "-noout", "-serial", "-in"]).arg(file.path()))?;
+        let digits = told.trim().strip_prefix("serial=").context("a serial number")?;
+        Ok(SerialNumber::from(hex::decode(digits)?))
     }
 }
 
