@@ -1,5 +1,6 @@
 //! The end-to-end tests: one binary, one module for each claim.
 
+mod admin;
 mod architecture;
 mod buckets;
 mod certificates;
@@ -8,6 +9,7 @@ mod cli;
 mod downloads;
 mod failures;
 mod hardening;
+mod identity;
 mod kill;
 mod mtls;
 mod parts;

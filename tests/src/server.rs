@@ -83,6 +83,12 @@ impl TestServer {
         self.log_level = level;
     }
 
+    /// Sets a variable of the environment that the server has from its next start on.
+    pub fn set_variable(&mut self, (name, value): (String, String)) {
+        self.setup.environment.retain(|(other, _)| *other != name);
+        self.setup.environment.push((name, value));
+    }
+
     /// Kills the server at once, as a crash or a power cut would.
     pub fn kill(&mut self) {
         self.daemon = None;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
-    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, NameConstraints, RevokedCertParams, SerialNumber,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -71,9 +71,19 @@ impl Authority {
 
     /// Issues a certificate for servers on loopback.
     pub fn issue_loopback(&self, name: &str) -> Result<Leaf> {
+        self.issue_with(name, |_| {})
+    }
+
+    /// Issues a certificate for servers on loopback; `change` alters it.
+    pub fn issue_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Leaf> {
         let mut parameters = CertificateParams::new(["127.0.0.1".into(), "localhost".into()])?;
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut parameters);
         self.issue(&parameters)
     }
 
@@ -129,7 +139,20 @@ impl Authority {
 
     /// Makes an authority that stands under this one.
     pub fn intermediate(&self, name: &str) -> Result<Self> {
+        self.below(named(name))
+    }
+
+    /// Makes an authority under this one that may speak for hosts in this domain alone.
+    pub fn constrained(&self, name: &str, domain: &str) -> Result<Self> {
         let mut parameters = named(name);
+        parameters.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        self.below(parameters)
+    }
+
+    fn below(&self, mut parameters: CertificateParams) -> Result<Self> {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         parameters.use_authority_key_identifier_extension = true;

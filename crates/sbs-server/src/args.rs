@@ -15,7 +15,9 @@ pub(crate) enum Command {
     /// Run the server
     ///
     /// The certificates come from the environment variables `CLIENT_CA`, `CLIENT_CRT`, `SERVER_CRT` and
-    /// `SERVER_KEY`, each base64 of PEM; `sbs instance-env` prints them.
+    /// `SERVER_KEY`, each base64 of PEM; `sbs instance-env` prints them. `SERVER_KEY` can be base64 of an
+    /// OpenPGP message to this server's identity instead. Without the last two the server starts with a
+    /// certificate of its own.
     Run {
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]
@@ -25,6 +27,9 @@ pub(crate) enum Command {
             value_parser = ["error", "warn", "info", "debug", "trace"])]
         log_level: String,
     },
+    /// Look at the certificates of the server that runs here, or replace its own
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Check a settings file and print nothing if it is good
     CheckConfig {
         /// The settings file (TOML)
@@ -33,6 +38,9 @@ pub(crate) enum Command {
     },
     /// Print the settings with their defaults and explanations
     DefaultConfig,
+    /// Make the key that `SERVER_KEY` can be encrypted to, or print its public half
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Make the root secret, or tell which it is
     #[command(subcommand)]
     RootSecret(RootSecretCommand),
@@ -41,6 +49,51 @@ pub(crate) enum Command {
     /// The server must be stopped. Afterwards the previous root secrets are of no more use. It can be
     /// interrupted and run again.
     Reseal {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Print a request for a certificate of the server at this host
+    Csr {
+        /// The name that clients know the server by: a DNS name, or an IP address without brackets
+        host: String,
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Install the certificate that was made of the last request
+    Install {
+        /// The certificate, PEM, with those between it and the authority behind it
+        #[arg(value_name = "FILE")]
+        certificate: PathBuf,
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print what the certificates are, with their digests
+    Show {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make the identity of this server, an OpenPGP key; one that exists is not overwritten
+    ///
+    /// The server must be stopped. The key is kept in the data directory, sealed under the root secret.
+    Init {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the public half, armored: `sbs instance-env` encrypts `SERVER_KEY` to it
+    Export {
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,

@@ -226,7 +226,7 @@ pub(crate) enum ServerKeyText {
     /// The key, PEM.
     Pem(Zeroizing<String>),
     /// The key in an OpenPGP message, encrypted to the identity of this server.
-    OpenPgp,
+    OpenPgp(Zeroizing<String>),
 }
 
 impl Identity {
@@ -262,7 +262,7 @@ impl Identity {
 impl ServerKeyText {
     fn parse(text: Zeroizing<String>) -> Result<Self, LoadIdentityError> {
         if text.contains("-----BEGIN PGP MESSAGE-----") {
-            return Ok(Self::OpenPgp);
+            return Ok(Self::OpenPgp(text));
         }
         if !text.contains("-----BEGIN ") {
             return Err(LoadIdentityError::NotPem { name: "SERVER_KEY" });
@@ -312,10 +312,6 @@ pub(crate) enum LoadSettingsError {
 #[derive(Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub(crate) enum LoadIdentityError {
-    /// The key of the server is in an OpenPGP message.
-    #[error("SERVER_KEY is an OpenPGP message; this version reads the base64 of plain PEM")]
-    Encrypted,
-
     /// A variable is not set.
     #[error("{name} is not set; `sbs instance-env` prints it")]
     Missing { name: &'static str },
@@ -378,7 +374,7 @@ mod tests {
         };
         assert_eq!(with("", "").unwrap().client_ca, pem);
         let (_, key) = with("SERVER_KEY", &pgp).unwrap().server.unwrap();
-        assert!(matches!(key, ServerKeyText::OpenPgp));
+        assert!(matches!(key, ServerKeyText::OpenPgp(_)));
         for (name, value, expected) in [
             ("CLIENT_CA", "", LoadIdentityError::Missing { name: "CLIENT_CA" }),
             ("SERVER_KEY", "", LoadIdentityError::Missing { name: "SERVER_KEY" }),

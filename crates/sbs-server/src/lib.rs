@@ -14,6 +14,7 @@ mod config;
 mod core;
 mod hardening;
 mod http;
+mod identity;
 mod limits;
 mod listener;
 mod reseal;
@@ -54,11 +55,18 @@ fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
             run::run(config.as_deref())?;
             String::new()
         }
+        args::Command::Certificate(command) => run::certificate(command)?,
         args::Command::CheckConfig { config } => {
             config::Settings::load(&config)?;
             String::new()
         }
         args::Command::DefaultConfig => include_str!("../default.toml").to_owned(),
+        args::Command::Identity(args::IdentityCommand::Init { config }) => {
+            identity::init(&run::load_settings(config.as_deref())?, clock::Clock::system())?
+        }
+        args::Command::Identity(args::IdentityCommand::Export { config }) => {
+            identity::export(&run::load_settings(config.as_deref())?)?
+        }
         args::Command::RootSecret(args::RootSecretCommand::Init { config, from, backup }) => {
             let settings = run::load_settings(config.as_deref())?.root_secret;
             root_secret::init(&settings, from.as_deref(), backup.as_deref())?

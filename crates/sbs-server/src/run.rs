@@ -9,7 +9,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::args::CertificateCommand;
 use crate::build::environment::{Environment, PrepareError};
+use crate::certificates::admin::{AdminSocket, AskError, Request, SOCKET, ask};
 use crate::certificates::error::LoadCertificatesError;
 use crate::certificates::{Certificates, Kept, Sources};
 use crate::clock::Clock;
@@ -21,11 +23,12 @@ use crate::core::error::KeepError;
 use crate::core::state::Sealing;
 use crate::core::upload::{UploadPauses, Uploader};
 use crate::http;
+use crate::identity::{OpenServerKeyError, open_server_key};
 use crate::listener;
 use crate::reseal::{ResealError, reseal_all};
 use crate::root_secret::{self, OpenRootSecretError};
 use crate::storage::{MakeStorageClientError, OpenStorage, StorageClient, StorageLimits};
-use crate::store::{OpenStoreError, Store, replace_file};
+use crate::store::{OpenStoreError, Store, read_small_file, replace_file};
 use crate::tls::{self, MakeTlsError, Pair};
 
 /// Runs the server until it is told to stop.
@@ -60,7 +63,7 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
         tracing::info!(files = resealed.changed, "sealed again under the current root secret");
     }
     let kept_certificates = Kept::new(&store, &at_rest);
-    let sources = sources(identity, &settings)?;
+    let sources = sources(identity, &settings, &store, &at_rest)?;
     let listen = settings.listen;
     let (clock, keep_builds) = (Clock::system(), settings.build.keep_builds);
     let receive_limit = settings.state.receive_limit();
@@ -68,6 +71,7 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let storages: Arc<dyn OpenStorage> = Arc::new(storages);
     let environment = Environment::prepare(settings, &store, clock).await?;
     let address_file = store.path("address");
+    let admin = AdminSocket::bind(&store.path(SOCKET)).map_err(RunError::AdminSocket)?;
     let core = Core::load(store, sealing, clock, Arc::new(environment), keep_builds)?;
 
     let told = core.clone();
@@ -87,6 +91,7 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let pauses = UploadPauses::default();
     let uploader = Uploader::new(core.clone(), Arc::clone(&storages), pauses, stop.clone());
     let uploads = tokio::spawn(uploader.run());
+    let admin = tokio::spawn(admin.serve(certificates.clone(), stop.clone()));
     let watch = tokio::spawn(certificates.clone().watch(hangup, stop.clone()));
     let router = http::router(core.clone(), certificates.clone(), storages, receive_limit);
     let server = tokio::spawn(listener::serve(socket, certificates.live(), router, stop.clone()));
@@ -100,6 +105,7 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let _ended = server.await;
     let _stopped = uploads.await;
     let _watched = watch.await;
+    let _asked = admin.await;
     Ok(())
 }
 
@@ -123,12 +129,20 @@ pub(crate) fn reseal(config: Option<&Path>) -> Result<String, RunError> {
 }
 
 /// Returns where certificates come from. What stands in the files is looked at later.
-fn sources(identity: Identity, settings: &Settings) -> Result<Sources, LoadIdentityError> {
+fn sources(
+    identity: Identity,
+    settings: &Settings,
+    store: &Store,
+    at_rest: &Arc<AtRest>,
+) -> Result<Sources, OpenServerKeyError> {
     let Identity { client_ca, client_certificate, server } = identity;
     let server = match server {
         None => None,
         Some((certificate, ServerKeyText::Pem(key))) => Some(Pair { certificate, key }),
-        Some((_, ServerKeyText::OpenPgp)) => return Err(LoadIdentityError::Encrypted),
+        Some((certificate, ServerKeyText::OpenPgp(message))) => {
+            let now = Clock::system().now();
+            Some(Pair { certificate, key: open_server_key(&message, store, at_rest, now)? })
+        }
     };
     let (client, tls) = (settings.client.clone(), settings.tls.clone());
     Ok(Sources { client_ca, client_certificate, server, client, tls })
@@ -138,6 +152,35 @@ fn sources(identity: Identity, settings: &Settings) -> Result<Sources, LoadIdent
 /// `CLIENT_CA`.
 fn client_ca_sha256(identity: &Identity) -> Result<Digest, MakeTlsError> {
     tls::fingerprint(&identity.client_ca, "CLIENT_CA")
+}
+
+/// Asks the server that runs for its certificates. Returns what to tell.
+pub(crate) fn certificate(command: CertificateCommand) -> Result<String, CertificateError> {
+    let (config, request) = match command {
+        CertificateCommand::Csr { host, config } => (config, Request::Csr { host }),
+        CertificateCommand::Install { certificate: path, config } => {
+            let at = |source| AskError::File { path: path.clone(), source };
+            let pem = read_small_file(&path).map_err(at)?;
+            let pem = pem.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+            // What is no text is no PEM; the server says so.
+            let certificate = String::from_utf8_lossy(&pem).into_owned();
+            (config, Request::Install { certificate })
+        }
+        CertificateCommand::Show { config } => (config, Request::Show),
+    };
+    let settings = load_settings(config.as_deref())?;
+    Ok(ask(&settings.data_directory, &request)?)
+}
+
+/// Why the server that runs was not asked for its certificates, or said no.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum CertificateError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+
+    #[error("the settings cannot be used")]
+    Settings(#[from] LoadSettingsError),
 }
 
 fn tell_of(ring: &KeyRing) {
@@ -159,6 +202,10 @@ pub(crate) enum RunError {
     /// The address file cannot be written.
     #[error("cannot write the file `address` in the data directory")]
     Address(#[source] io::Error),
+
+    /// The admin socket cannot be made.
+    #[error("cannot make the socket `admin.sock` in the data directory")]
+    AdminSocket(#[source] io::Error),
 
     /// The certificates cannot be used.
     #[error("the certificates cannot be used")]
@@ -183,6 +230,10 @@ pub(crate) enum RunError {
     /// The root secret does not compute.
     #[error("the root secret cannot be used")]
     Prf(#[from] PrfError),
+
+    /// The key of the server cannot be had.
+    #[error(transparent)]
+    ServerKey(#[from] OpenServerKeyError),
 
     /// What is kept cannot be sealed under the current root secret.
     #[error("what the data directory keeps cannot be sealed again")]

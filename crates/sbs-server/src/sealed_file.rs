@@ -1,7 +1,7 @@
 //! One sealed record of the data directory.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sbs_state::AtRest;
@@ -30,6 +30,17 @@ impl SealedFile {
         what: &'static str,
     ) -> Self {
         Self { at_rest: Arc::clone(at_rest), name, path: store.sealed_file(name), what }
+    }
+
+    /// Names a record in a data directory that another process may be using, to be read only.
+    pub(crate) fn beside(
+        root: &Path,
+        at_rest: &Arc<AtRest>,
+        name: &'static str,
+        what: &'static str,
+    ) -> Self {
+        let path = Store::sealed_file_in(root, name);
+        Self { at_rest: Arc::clone(at_rest), name, path, what }
     }
 
     /// Opens the record, if it is there.

@@ -83,7 +83,12 @@ impl Store {
 
     /// Returns the path of the file of a sealed record.
     pub(crate) fn sealed_file(&self, name: &str) -> PathBuf {
-        self.root.join(format!("{name}{SEALED}"))
+        Self::sealed_file_in(&self.root, name)
+    }
+
+    /// Returns the path of the file of a sealed record in the data directory `root`.
+    pub(crate) fn sealed_file_in(root: &Path, name: &str) -> PathBuf {
+        root.join(format!("{name}{SEALED}"))
     }
 
     fn list_sealed(&self, directory: &Path, records: &mut Vec<String>) -> io::Result<()> {

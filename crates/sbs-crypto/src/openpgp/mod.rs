@@ -30,6 +30,7 @@ mod encrypt;
 mod gpg;
 mod key;
 mod read;
+mod recipients;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -41,6 +42,7 @@ pub use self::key::{
     SignMessageError,
 };
 pub use self::read::DecryptError;
+pub use self::recipients::recipients;
 pub use self::verify::{
     MAX_SIGNED_BYTES, OpenPgpVerifier, RefusedCertificate, VerifiedMessage, VerifyMessageError,
     begins_like_a_signed_message,

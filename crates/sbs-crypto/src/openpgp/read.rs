@@ -214,7 +214,7 @@ fn refused() -> sequoia_openpgp::anyhow::Error {
 }
 
 // One operation with a secret key each, which a stranger must not multiply.
-const MAX_RECIPIENTS: usize = 16;
+pub(super) const MAX_RECIPIENTS: usize = 16;
 // The recipients and half a dozen. Eight thousand nested signatures, which a message has room for,
 // take ten seconds otherwise.
 const MAX_PACKETS: usize = 32;

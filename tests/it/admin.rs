@@ -1,0 +1,122 @@
+//! The operator's way to the certificates, on the machine itself.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context as _, Result};
+use sbs_crypto::pki::describe;
+use sbs_tests::{Authority, BareServer, Outcome, built, outcome, program, wait_until};
+use time::{Duration, OffsetDateTime};
+
+#[test]
+fn a_certificate_that_has_ended_is_replaced_through_the_socket() -> Result<()> {
+    let authority = Authority::new("Client CA")?;
+    let ended = authority.issue_with("Server", |parameters| {
+        parameters.not_before = OffsetDateTime::now_utc() - Duration::days(2);
+        parameters.not_after = OffsetDateTime::now_utc() - Duration::days(1);
+    })?;
+    let mut bare = BareServer::start_with(authority, Some(&ended), |_| String::new())?;
+    // No client goes on, and the log says why.
+    let error = bare.api(&bare.authority.pem)?.call("GET", "/image").unwrap_err();
+    assert!(error.to_string().contains("xpired"), "{error}");
+    assert!(bare.server.log_text().contains("of the server has ended"));
+
+    let told = run(&bare, &["show"])?;
+    assert_eq!(told.code, 0, "{}", told.text());
+    let digest = describe(&ended.certificate)?.sha256.to_string();
+    assert!(told.stdout.contains(&digest) && told.stdout.contains("environment"), "{told:?}");
+    let refused = run(&bare, &["csr", "a:443"])?;
+    assert!(refused.code == 1 && refused.stderr.contains("neither a DNS name"), "{refused:?}");
+    let file = bare.path("certificate.pem");
+    let path = file.display().to_string();
+    fs::write(&file, &ended.certificate)?;
+    let refused = run(&bare, &["install", &path])?;
+    assert!(refused.stderr.contains("no certificate was asked for"), "{refused:?}");
+
+    let request = run(&bare, &["csr", "localhost"])?.stdout;
+    let other = Authority::new("Client CA")?;
+    fs::write(&file, other.sign(&request, |_| {})?)?;
+    let refused = run(&bare, &["install", &path])?;
+    assert!(refused.stderr.contains("not signed by an authority"), "{refused:?}");
+    let certificate = bare.authority.sign(&request, |_| {})?;
+    fs::write(&file, &certificate)?;
+    let told = run(&bare, &["install", &path])?;
+    let digest = describe(&certificate)?.sha256.to_string();
+    assert!(told.stdout.contains(&digest) && told.stdout.contains("installed"), "{told:?}");
+    assert_eq!(bare.api(&bare.authority.pem)?.call("GET", "/image")?.status, 200);
+
+    bare.server.kill();
+    let none = run(&bare, &["show"])?;
+    assert!(none.code == 1 && none.stderr.contains("is it running"), "{none:?}");
+    // What a crash left behind is no obstacle.
+    bare.server.start_again()?;
+    assert!(run(&bare, &["show"])?.stdout.contains(&digest));
+    Ok(())
+}
+
+#[test]
+fn t10_what_is_the_operators_is_closed_to_clients_and_to_other_users() -> Result<()> {
+    let authority = Authority::new("Client CA")?;
+    let given = authority.issue_loopback("Server")?;
+    let bare = BareServer::start_with(authority, Some(&given), |_| String::new())?;
+    // Over the network there is nothing that only an operator may do.
+    let api = bare.api(&bare.authority.pem)?;
+    for path in ["/reset", "/reseal", "/v2/reset", "/v2/reseal", "/v2/root-secret", "/admin"] {
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            assert_eq!(api.call(method, path)?.status, 404, "{method} {path}");
+        }
+    }
+    let socket = bare.server.data_directory().join("admin.sock");
+    assert_eq!(socket.metadata()?.permissions().mode() & 0o777, 0o600);
+    // Another user does not come in, even where all directories are open.
+    let mut directory = Some(socket.as_path());
+    while let Some(path) = directory.filter(|path| path.as_os_str() != "/tmp") {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+        directory = path.parent();
+    }
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                  s.sendall(b'\"show\"\\n')\nprint(len(s.recv(9)))";
+    let mut other = program("setpriv");
+    other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "python3", "-c", script]);
+    let told = outcome(other.arg(&socket))?;
+    // It is closed before the request, behind it, or with it unread: each without an answer.
+    assert!(["", "0"].contains(&told.stdout.trim()), "{told:?}");
+    wait_until("the refusal", std::time::Duration::from_secs(10), || {
+        Ok(bare.server.log_text().contains("another user").then_some(()))
+    })?;
+    // The operator's own program does not speak to a socket that others can exchange.
+    let refused = run(&bare, &["show"])?;
+    assert!(refused.code == 1 && refused.stderr.contains("written by others"), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_the_next_one_is_answered() -> Result<()> {
+    let bare = BareServer::start()?;
+    let socket = bare.server.data_directory().join("admin.sock");
+    for request in
+        ["\n", "x\n", "{}\n", "{\"csr\":{}}\n", "{\"csr\":{\"host\":\"h\",\"x\":1}}\n", "[[[["]
+    {
+        let mut stream = UnixStream::connect(&socket)?;
+        stream.write_all(request.as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        assert!(answer.starts_with("{\"refused\":"), "{request}: {answer}");
+    }
+    let mut stream = UnixStream::connect(&socket)?;
+    // More than is read: the server may close before all is sent.
+    let _cut = stream.write_all(&vec![b'x'; 1 << 20]);
+    drop(stream);
+    assert_eq!(run(&bare, &["show"])?.code, 0);
+    Ok(())
+}
+
+fn run(bare: &BareServer, arguments: &[&str]) -> Result<Outcome> {
+    let config = bare.path("server.toml");
+    let mut command = program(built("sbs-server").context("the server")?);
+    command.arg("certificate").args(arguments).arg("--config").arg(config);
+    outcome(&mut command)
+}
