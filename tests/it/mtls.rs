@@ -5,12 +5,13 @@ use std::net::TcpStream;
 
 use anyhow::{Context as _, Result};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-use sbs_tests::{Api, Authority, Http, World};
+use rcgen::{BasicConstraints, IsCa};
+use sbs_tests::{Api, Authority, BareServer, Http, Leaf, World, outcome, program};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 #[test]
-fn only_a_certificate_under_the_authority_is_let_in() -> Result<()> {
+fn t2_only_a_certificate_under_the_authority_is_let_in() -> Result<()> {
     let world = World::start()?;
     let trusted = world.sbs.certificate_file("client-ca.pem")?;
     let key = world.sbs.certificate_file("client-ca-key.pem")?;
@@ -21,7 +22,15 @@ fn only_a_certificate_under_the_authority_is_let_in() -> Result<()> {
 
     // What the tests issue themselves is let in when nothing is wrong with it.
     let good = authority.issue_client(now - day, day * 2, &[ClientAuth])?;
-    for identity in [good.bundle(), world.sbs.identity()?] {
+    let client = |by: &Authority| {
+        by.issue_with("Client", |parameters| parameters.extended_key_usages = vec![ClientAuth])
+    };
+    let with_chain =
+        |leaf: &Leaf, by: &Authority| format!("{}{}{}", leaf.certificate, by.pem, leaf.key);
+    // One of the authority's own may stand between.
+    let between = authority.intermediate("Intermediate")?;
+    let below = with_chain(&client(&between)?, &between);
+    for identity in [good.bundle(), below, world.sbs.identity()?] {
         let api = Api::new(world.server.port(), &trusted, Some(&identity))?;
         assert_eq!(api.call("GET", "/image")?.status, 200);
     }
@@ -31,6 +40,13 @@ fn only_a_certificate_under_the_authority_is_let_in() -> Result<()> {
     let early = authority.issue_client(now + day, day, &[ClientAuth])?;
     let for_servers = authority.issue_client(now - day, day * 2, &[ServerAuth])?;
     let self_signed = Authority::self_signed_client()?;
+    let an_authority = authority.issue_with("Client", |parameters| {
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.extended_key_usages = vec![ClientAuth];
+    })?;
+    // An authority that may only speak for another name than the client's.
+    let constrained = authority.constrained("Constrained", "elsewhere.example")?;
+    let beyond = with_chain(&client(&constrained)?, &constrained);
     let server = format!(
         "{}{}",
         world.sbs.certificate_file("server-cert.pem")?,
@@ -44,6 +60,8 @@ fn only_a_certificate_under_the_authority_is_let_in() -> Result<()> {
         ("a certificate that is not valid yet", Some(early.bundle())),
         ("a certificate for servers only", Some(for_servers.bundle())),
         ("the server's own certificate", Some(server)),
+        ("a certificate of an authority", Some(an_authority.bundle())),
+        ("a certificate beyond the names of its authority", Some(beyond)),
     ] {
         let api = Api::new(world.server.port(), &trusted, identity.as_deref())?;
         for (method, path) in ROUTES {
@@ -117,6 +135,112 @@ fn a_slow_handshake_stops_nobody() -> Result<()> {
 }
 
 #[test]
+fn t5_old_versions_weak_suites_and_early_data_are_refused() -> Result<()> {
+    let bare = with_certificate()?;
+    let client = bare.path("client.pem");
+    std::fs::write(&client, bare.client.bundle())?;
+    let connect = format!("localhost:{}", bare.server.port());
+    let openssl = |options: &[&str]| {
+        let mut openssl = program("openssl");
+        openssl.args(["s_client", "-connect", &connect, "-cert"]).arg(&client).arg("-key");
+        // Else openssl itself refuses what is old.
+        outcome(openssl.arg(&client).args(["-cipher", "ALL:@SECLEVEL=0"]).args(options))
+    };
+    for good in [["-tls1_2"], ["-tls1_3"]] {
+        let told = openssl(&good)?;
+        assert_eq!(told.code, 0, "{good:?}: {}", told.text());
+    }
+    for bad in [
+        vec!["-tls1"],
+        vec!["-tls1_1"],
+        vec!["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"],
+        vec!["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"],
+        vec!["-tls1_2", "-cipher", "aNULL:@SECLEVEL=0"],
+        vec!["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256:@SECLEVEL=0"],
+        vec!["-tls1_3", "-ciphersuites", "TLS_AES_128_CCM_SHA256"],
+    ] {
+        let told = openssl(&bad)?;
+        assert_ne!(told.code, 0, "{bad:?}: {}", told.text());
+        // It was the server that refused.
+        assert!(told.text().contains("alert"), "{bad:?}: {}", told.text());
+    }
+    let told = openssl(&["-tls1_3"])?.stdout;
+    assert!(told.contains("Early data was not sent") && !told.contains("New Session Ticket"));
+    Ok(())
+}
+
+#[test]
+fn t6_ambiguous_and_oversized_requests_are_refused_and_others_are_served() -> Result<()> {
+    let bare = with_certificate()?;
+    let large = "x".repeat(200_000);
+    let start = "POST /image HTTP/1.1\r\nHost: localhost\r\n";
+    for (what, request) in [
+        ("two lengths", format!("{start}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}x")),
+        ("a signed length", format!("{start}Content-Length: +2\r\n\r\n{{}}")),
+        ("a length of words", format!("{start}Content-Length: two\r\n\r\n{{}}")),
+        ("an unknown coding", format!("{start}Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n")),
+        ("a bad chunk", format!("{start}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n")),
+        ("a space in a name", format!("{start}Content-Length : 2\r\n\r\n{{}}")),
+        ("a large header", format!("{start}X: {large}\r\n\r\n")),
+        ("many headers", format!("{start}{}\r\n", "X: 1\r\n".repeat(5000))),
+        ("a large path", format!("GET /{large} HTTP/1.1\r\nHost: localhost\r\n\r\n")),
+        ("no HTTP", "\0\x01\x02\r\n\r\n".to_owned()),
+    ] {
+        let mut stream = bare.connect()?;
+        stream.sock.set_read_timeout(Some(std::time::Duration::from_mins(1)))?;
+        // The server may close before all is sent.
+        let _cut = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut piece) {
+            answer.extend(piece.iter().take(read));
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.strip_prefix("HTTP/1.1 ").unwrap_or("4 and closed");
+        assert!(status.starts_with('4'), "{what}: {answer}");
+        // One request, one answer: nothing of the body was taken for another request.
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{what}: {answer}");
+    }
+    assert_eq!(bare.api(&bare.authority.pem)?.call("GET", "/image")?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn t7_odd_json_is_refused_on_the_routes_of_certificates() -> Result<()> {
+    let bare = with_certificate()?;
+    let api = bare.api(&bare.authority.pem)?;
+    let deep = "[".repeat(100_000);
+    for body in [
+        r#"{"certificate":"a","certificate":"b"}"#,
+        r#"{"certificate":NaN}"#,
+        r#"{"certificate":1e999}"#,
+        r#"{"certificate":"\ud800"}"#,
+        r#"{"host":"a","host":"b"}"#,
+        &format!("{{\"certificate\":{deep}"),
+        &format!("{{\"host\":{deep}"),
+        "\u{feff}{}",
+    ] {
+        for (method, path) in [
+            ("POST", "/certificate"),
+            ("PUT", "/v2/certificates/server"),
+            ("POST", "/v2/certificates/csr"),
+        ] {
+            let reply = api.send(method, path, body)?;
+            assert_eq!(reply.status, 400, "{path}: {}", reply.text());
+            assert!(reply.json()?["status"].is_string());
+        }
+    }
+    assert_eq!(api.call("GET", "/image")?.status, 200);
+    Ok(())
+}
+
+fn with_certificate() -> Result<BareServer> {
+    let authority = Authority::new("Client CA")?;
+    let given = authority.issue_loopback("Server")?;
+    BareServer::start_with(authority, Some(&given), |_| String::new())
+}
+
+#[test]
 fn t6_a_connection_that_asks_nothing_is_closed() -> Result<()> {
     let world = World::start()?;
     let mut open = Vec::new();
@@ -157,7 +281,7 @@ fn the_private_files_are_the_owners_alone() -> Result<()> {
     Ok(())
 }
 
-const ROUTES: [(&str, &str); 8] = [
+const ROUTES: [(&str, &str); 12] = [
     ("GET", "/image"),
     ("PUT", "/image"),
     ("DELETE", "/image"),
@@ -165,5 +289,9 @@ const ROUTES: [(&str, &str); 8] = [
     ("GET", "/manifest"),
     ("GET", "/publickey"),
     ("GET", "/imagedigest"),
+    ("GET", "/csr/localhost"),
+    ("POST", "/certificate"),
+    ("GET", "/v2/certificates"),
+    ("PUT", "/v2/certificates/server"),
     ("GET", "/no/such/route"),
 ];

@@ -302,3 +302,6 @@ fn date(time: OffsetDateTime) -> String {
     // The years of a certificate have four digits.
     time.format(&Rfc3339).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
