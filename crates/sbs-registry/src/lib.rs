@@ -11,6 +11,7 @@ mod blob;
 pub mod cosign;
 mod document;
 mod error;
+pub mod image_trust;
 mod log;
 pub mod notary;
 mod patience;

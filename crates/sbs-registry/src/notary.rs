@@ -36,4 +36,4 @@ pub use self::metadata::TrustRole;
 pub use self::name::Gun;
 pub use self::publish::{Change, Publication, PublishError, Published, publish};
 pub use self::trust::{ParseRememberedError, ParseRootPinError, Remembered, RootPin, Trust};
-pub use self::verify::{Absence, SignedTarget, Verdict, verify};
+pub use self::verify::{Absence, SignedTarget, Verdict, verify, verify_digest};

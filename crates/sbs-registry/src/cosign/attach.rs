@@ -53,7 +53,7 @@ pub async fn attest(
 /// Pushes a bundle that refers to `subject`, which is in the repository; returns what is listed then.
 ///
 /// Nothing but one bundle goes under this type: cosign takes every such referrer for one.
-pub(super) async fn attach(
+pub(crate) async fn attach(
     session: &Session,
     (repository, subject): (&Repository, &Descriptor),
     predicate_type: &str,

@@ -21,6 +21,11 @@ impl KeyId {
     pub fn parse(text: &str) -> Option<Self> {
         Digest::parse_hex(text).ok().map(Self)
     }
+
+    /// Returns the id of a P-256 key in this certificate, PEM; it goes by the text.
+    pub fn of_certificate(pem: &str) -> Self {
+        RawKey::new("ecdsa-x509", pem.as_bytes()).id()
+    }
 }
 
 impl fmt::Display for KeyId {

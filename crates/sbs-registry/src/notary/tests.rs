@@ -23,7 +23,7 @@ use super::canonical::canonical;
 use super::key::RawKey;
 use super::{
     Absence, Gun, NotarySession, Remembered, RootPin, Trust, TrustDefect, TrustRole, Verdict,
-    verify,
+    verify, verify_digest,
 };
 use crate::RegistryError;
 use crate::testing::double::{Double, Reply, Seen};

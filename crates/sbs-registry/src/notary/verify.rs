@@ -31,7 +31,8 @@ pub enum Verdict {
 pub enum Absence {
     /// Trust data of the repository.
     Repository,
-    /// The tag, in trust data that is good; to be remembered as after any verification.
+    /// The tag, or a tag with the digest, in trust data that is good; to be remembered as after any
+    /// verification.
     Tag(Remembered),
 }
 
@@ -102,9 +103,33 @@ pub async fn verify(
     trust: Trust<'_>,
     now: OffsetDateTime,
 ) -> Result<Verdict, RegistryError> {
+    look_up(session, trust, now, |chain| Some((tag.clone(), find(tag, chain)?))).await
+}
+
+/// Finds out whether some tag has this digest; the first one is told.
+///
+/// An error says that there was no answer, as with [`verify`].
+pub async fn verify_digest(
+    session: &NotarySession,
+    digest: Digest,
+    trust: Trust<'_>,
+    now: OffsetDateTime,
+) -> Result<Verdict, RegistryError> {
+    look_up(session, trust, now, |chain| find_digest(digest, chain)).await
+}
+
+/// A tag, and the entry that counts for it.
+type Found<'a> = (ImageTag, (TrustRole, &'a FileMeta));
+
+async fn look_up(
+    session: &NotarySession,
+    trust: Trust<'_>,
+    now: OffsetDateTime,
+    find: impl Fn(&Chain) -> Option<Found<'_>>,
+) -> Result<Verdict, RegistryError> {
     let judged = match fetch_chain(session, trust, now, Expiry::Strict).await {
         Ok(None) => return Ok(Verdict::Absent(Absence::Repository)),
-        Ok(Some(chain)) => judge(session.gun(), tag, chain),
+        Ok(Some(chain)) => judge(session.gun(), chain, find),
         Err(Fault::Defect(defect)) => Err(defect),
         Err(Fault::Unanswered(error)) => return Err(error),
     };
@@ -113,8 +138,12 @@ pub async fn verify(
     }))
 }
 
-fn judge(gun: &Gun, tag: &ImageTag, chain: Chain) -> Result<Verdict, TrustDefect> {
-    let Some((role, meta)) = find(tag, &chain) else {
+fn judge(
+    gun: &Gun,
+    chain: Chain,
+    find: impl Fn(&Chain) -> Option<Found<'_>>,
+) -> Result<Verdict, TrustDefect> {
+    let Some((tag, (role, meta))) = find(&chain) else {
         return Ok(Verdict::Absent(Absence::Tag(chain.remembered)));
     };
     let digest = meta.sha256().ok_or(TrustDefect::Target { role })?;
@@ -123,7 +152,7 @@ fn judge(gun: &Gun, tag: &ImageTag, chain: Chain) -> Result<Verdict, TrustDefect
     }
     Ok(Verdict::Signed(Box::new(SignedTarget {
         gun: gun.clone(),
-        tag: tag.clone(),
+        tag,
         digest,
         size: meta.length,
         role,
@@ -138,4 +167,16 @@ fn find<'a>(tag: &ImageTag, chain: &'a Chain) -> Option<(TrustRole, &'a FileMeta
     let released = releases.and_then(|releases| releases.document.as_ref()?.body.targets.get(name));
     let released = released.map(|meta| (TrustRole::Releases, meta));
     released.or_else(|| Some((TrustRole::Targets, chain.targets.body.targets.get(name)?)))
+}
+
+/// Looks at every tag as [`find`] does: an entry that another document overrides says nothing.
+fn find_digest(digest: Digest, chain: &Chain) -> Option<Found<'_>> {
+    let released = chain.releases.iter().filter_map(|releases| releases.document.as_ref());
+    let documents = released.chain([&chain.targets]);
+    let names = documents.flat_map(|document| document.body.targets.keys());
+    let mut tags = names.filter_map(|name| ImageTag::parse(name).ok());
+    tags.find_map(|tag| {
+        let (role, meta) = find(&tag, chain)?;
+        (meta.sha256() == Some(digest)).then_some((tag, (role, meta)))
+    })
 }

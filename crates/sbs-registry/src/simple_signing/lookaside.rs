@@ -106,6 +106,12 @@ impl SignatureTree {
 }
 
 impl Lookaside {
+    /// Takes the address of a web server: https, without user name, query and fragment.
+    pub fn web(address: &str) -> Result<Self, LookasideError> {
+        let base = Url::parse(address).ok().filter(is_plain);
+        base.map(Self::Web).ok_or(LookasideError::Base)
+    }
+
     /// Returns where this is, for people.
     pub(super) fn place(&self) -> String {
         match self {
@@ -222,11 +228,6 @@ async fn fetch(
 impl Session {
     /// Returns a session with the server of a plain https URL, without credentials.
     fn elsewhere(&self, base: &Url) -> Option<Self> {
-        let plain = base.scheme() == "https"
-            && base.username().is_empty()
-            && base.password().is_none()
-            && base.query().is_none()
-            && base.fragment().is_none();
         let host = format!("{}:{}", base.host_str()?, base.port_or_known_default()?);
         let inner = Inner {
             base: base.clone(),
@@ -236,8 +237,17 @@ impl Session {
             registry: RegistryHost::parse(&host).ok()?,
             scope_prefix: String::new(),
         };
-        plain.then(|| Self(Arc::new(inner)))
+        is_plain(base).then(|| Self(Arc::new(inner)))
     }
+}
+
+fn is_plain(base: &Url) -> bool {
+    base.scheme() == "https"
+        && base.host_str().is_some()
+        && base.username().is_empty()
+        && base.password().is_none()
+        && base.query().is_none()
+        && base.fragment().is_none()
 }
 
 fn push(signatures: &mut Vec<Vec<u8>>, signature: Vec<u8>) -> Result<(), LookasideError> {

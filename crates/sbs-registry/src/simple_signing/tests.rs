@@ -326,6 +326,8 @@ async fn a_lookaside_that_does_not_answer_is_not_an_unsigned_image() {
         let result = verify(&session, Some(&web), &verifier_of(key()), &v1, digest).await;
         let error = crate::chain(&result.unwrap_err());
         assert!(error.contains("not a plain https URL"), "{bad}: {error}");
+        let error = Lookaside::web(bad).unwrap_err();
+        assert!(matches!(error, LookasideError::Base), "{bad}: {error}");
     }
 }
 

@@ -61,11 +61,20 @@ impl RealNotary {
 
     /// Asks for something without a token; returns what the server wants.
     pub async fn challenge(&self, path: &str) -> String {
+        let response = self.ask(path).await;
+        response.headers()["www-authenticate"].to_str().unwrap().to_owned()
+    }
+
+    /// Returns a document.
+    pub async fn get(&self, path: &str) -> String {
+        self.ask(path).await.error_for_status().unwrap().text().await.unwrap()
+    }
+
+    async fn ask(&self, path: &str) -> reqwest::Response {
         let authority = reqwest::Certificate::from_pem(Authority::get().ca_pem.as_bytes());
         let client = reqwest::Client::builder().tls_certs_merge([authority.unwrap()]);
         let url = format!("https://{}{path}", self.host());
-        let response = client.build().unwrap().get(url).send().await.unwrap();
-        response.headers()["www-authenticate"].to_str().unwrap().to_owned()
+        client.build().unwrap().get(url).send().await.unwrap()
     }
 
     async fn try_start(mut auth: Value) -> Option<Self> {

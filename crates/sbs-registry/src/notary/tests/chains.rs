@@ -32,6 +32,36 @@ async fn finds_the_digest_of_a_tag() {
 }
 
 #[tokio::test]
+async fn finds_a_tag_of_a_digest() {
+    let mut repo = Repo::with_releases();
+    repo.tags.insert("both", "by targets");
+    repo.released_tags.insert("both", "by releases");
+    repo.tags.insert("r1/not-a-tag", "no tag has it");
+    let site = Site::start(repo.files()).await;
+    let trust = Trust { pin: &RootPin::FirstUse, remembered: None };
+    let look_up =
+        async |image| verify_digest(&site.session(), digest(image), trust, NOW).await.unwrap();
+    for (name, image, role) in [
+        ("v1", "image one", TrustRole::Targets),
+        ("r1", "released image", TrustRole::Releases),
+        ("both", "by releases", TrustRole::Releases),
+    ] {
+        let target = signed(look_up(image).await);
+        assert_eq!((target.tag().as_str(), target.role()), (name, role));
+        assert_eq!((target.digest(), target.size()), (digest(image), image.len() as u64));
+    }
+    // What the tag would be if nothing overrode it does not count.
+    for image in ["by targets", "no tag has it", "another image"] {
+        let verdict = look_up(image).await;
+        assert!(matches!(verdict, Verdict::Absent(Absence::Tag(_))), "{image}: {verdict:?}");
+    }
+    repo.targets.signers = vec![Key::plain()];
+    site.serve(repo.files());
+    let missing = TrustDefect::Signatures { role: TrustRole::Targets, needed: 1 };
+    assert_eq!(defect(look_up("image one").await), missing);
+}
+
+#[tokio::test]
 async fn a_delegation_is_for_its_paths_only() {
     let mut repo = Repo::with_releases();
     repo.releases.as_mut().unwrap().1 = vec!["v2", "r"];
