@@ -3,7 +3,12 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use sbs_proto::v2::BuildId;
-use sbs_proto::{BucketName, BuildName, Digest, KeyRole, LogName, RuntimeType, StateImageName};
+use sbs_proto::{
+    BucketName, BuildName, Digest, ImageReference, KeyRole, LogName, RuntimeType, StateImageName,
+    TRUST_FILE,
+};
+
+use crate::command::parse_image;
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
@@ -15,7 +20,7 @@ use sbs_proto::{BucketName, BuildName, Digest, KeyRole, LogName, RuntimeType, St
 #[command(name = "sbs", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 the server or the build said no; 2 wrong command line \
-or configuration; 3 no connection, or the server is not trusted; 4 a signature or digest did not \
+or configuration; 3 no connection, no answer, or the server is not trusted; 4 a signature or digest did not \
 verify; 70 a fault of this program."
 )]
 #[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
@@ -428,6 +433,35 @@ pub(crate) enum Command {
         /// Where the image is to run; otherwise what the old configuration says or means
         #[arg(long, value_name = "TYPE", value_parser = runtime_type())]
         runtime_type: Option<RuntimeType>,
+    },
+
+    /// Verify an image in a registry by a trust bundle, without a server and without a configuration
+    ///
+    /// Every form of signature is looked at: cosign's two, Red Hat simple signing and, where the
+    /// bundle names one, the notary. Exit code 0: the image is released; 4: it is not signed, or a
+    /// signature does not hold; 3: something did not answer, so that nothing is known.
+    #[command(display_order = 17)]
+    VerifyImage {
+        /// Log in with the user name and password in this file instead of those that podman and
+        /// docker keep
+        #[arg(long, value_name = "FILE")]
+        authfile: Option<PathBuf>,
+
+        /// Trust the authorities in this file, PEM, beside those of the system
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+
+        /// The image: REPOSITORY:TAG, REPOSITORY@DIGEST or both
+        #[arg(value_name = "IMAGE", value_parser = parse_image)]
+        image: ImageReference,
+
+        /// Let the registry's users log in at this host, too; it gets the password
+        #[arg(long, value_name = "HOST")]
+        token_host: Vec<String>,
+
+        /// The trust bundle, as get-trust saves it
+        #[arg(long, value_name = "FILE", default_value = TRUST_FILE)]
+        trust: PathBuf,
     },
 
     /// Print what the server is and can do, and how its root secret is kept

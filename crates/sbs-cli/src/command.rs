@@ -14,6 +14,7 @@ mod rotate;
 mod state;
 mod trust;
 mod verify;
+mod verify_image;
 
 use sbs_client::{Client, ManifestForm};
 use sbs_manifest::Detail;
@@ -30,6 +31,8 @@ use crate::error::{CommandError, Kind};
 use crate::file::Existing;
 use crate::ui::Ui;
 
+pub(crate) use self::verify_image::parse_image;
+
 /// Does what the command line says.
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
     match &args.command {
@@ -42,6 +45,16 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
             let form = verify::form(*original);
             let thin = thin.as_deref();
             verify::run(&verify::Question { file, thin, key, form, detail }, ui)
+        }
+        Command::VerifyImage { authfile, ca_file, image, token_host, trust } => {
+            let asked = verify_image::Asked {
+                image,
+                trust,
+                auth_file: authfile.as_deref(),
+                ca_file: ca_file.as_deref(),
+                token_hosts: token_host,
+            };
+            block_on(verify_image::run(&asked, OffsetDateTime::now_utc(), ui))
         }
         Command::State { command: StateCommand::Info { file } } => state::info(file, ui),
         Command::Migrate { file, output, runtime_type } => {
@@ -103,12 +116,13 @@ fn run_with_config(
         Command::InstanceEnv { layout, recipient } => {
             environment::print(context, *layout, recipient.as_deref(), now)
         }
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| CommandError::new(Kind::Internal, error))?;
-            runtime.block_on(call(command, context))
-        }
+        command => block_on(call(command, context)),
     }
+}
+
+fn block_on(calls: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CommandError::new(Kind::Internal, error))?.block_on(calls)
 }
 
 async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandError> {
@@ -205,6 +219,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         | Command::SignCsr { .. }
         | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }
+        | Command::VerifyImage { .. }
         | Command::Version => {
             Err(CommandError::new(Kind::Internal, "a command without calls came to the calls"))
         }

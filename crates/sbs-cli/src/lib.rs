@@ -2,14 +2,14 @@
 //! codes.
 //!
 //! It is a binary, `sbs`; start at [`main`]. It is not for deciding what is genuine: signatures are
-//! judged by `sbs-manifest`, certificates are made by `sbs-crypto`.
+//! judged by `sbs-manifest` and `sbs-registry`, certificates are made by `sbs-crypto`.
 //!
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done, also if the reader of the output went away |
 //! | 1 | the server or the build said no |
 //! | 2 | the command line or the configuration is wrong |
-//! | 3 | no connection, or the server's certificate is not trusted |
+//! | 3 | no connection, or the server's certificate is not trusted; nothing is known |
 //! | 4 | a signature or digest did not verify |
 //! | 70 | a fault of this program |
 //!
@@ -26,6 +26,7 @@ mod file;
 mod follow;
 mod json;
 mod limits;
+mod login;
 mod migrate;
 mod original;
 mod part;

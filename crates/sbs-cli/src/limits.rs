@@ -36,3 +36,23 @@ pub(crate) const MISSED_LOOKS: u32 = 5;
 /// How long before the end of a certificate a warning of it begins: time enough for a restart of
 /// the server that someone else must plan.
 pub(crate) const EARLY_WARNING: Duration = Duration::from_hours(30 * 24);
+
+/// The most bytes of a trust bundle.
+pub(crate) const TRUST_BYTES: u64 = 1024 * 1024;
+
+/// The most bytes of a file with credentials for registries.
+pub(crate) const AUTH_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What a registry or a notary may take, and how often it is asked: somebody waits for the answer.
+pub(crate) fn registry() -> sbs_registry::Limits {
+    sbs_registry::Limits {
+        attempts: 4,
+        longest_pause: Duration::from_secs(10),
+        reply: Duration::from_secs(30),
+        idle: Duration::from_secs(20),
+        ..sbs_registry::Limits::default()
+    }
+}
+
+/// The most characters of a reason that somebody else may have a part in.
+pub(crate) const REASON_CHARS: usize = 400;

@@ -71,6 +71,13 @@ impl Ui {
         }
     }
 
+    /// Tells what is going on to whoever wants to know it all.
+    pub(crate) fn detail(&self, text: impl Display) {
+        if self.verbosity == Verbosity::Verbose {
+            self.tell(text);
+        }
+    }
+
     /// Tells of something that should be changed.
     pub(crate) fn warning(&self, text: impl Display) {
         let style = AnsiColor::Yellow.on_default().bold();

@@ -32,6 +32,7 @@ fn help_tells_a_stranger_what_each_command_does() {
         "post-state-image",
         "state",
         "verify",
+        "verify-image",
         "version",
     ] {
         let run = Place::new().run(&[command, "--help"]);
@@ -51,6 +52,8 @@ fn a_wrong_command_line_is_exit_2() {
         &["get-manifest", "--build-name", "../x"],
         &["-q", "-v", "version"],
         &["verify"],
+        &["verify-image"],
+        &["verify-image", "--trust"],
         &["get-state-image", "--raw", "--state-bucket-name", "bucket"],
         &["get-state-image", "--state-bucket-name", "../bucket"],
         &["post-state-image", "--state-image", "f", "--state-bucket-name", "bucket"],

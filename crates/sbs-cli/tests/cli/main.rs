@@ -13,6 +13,8 @@ mod contact;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod manifests;
 #[cfg(test)]
 mod migrate;

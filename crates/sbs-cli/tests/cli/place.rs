@@ -15,7 +15,7 @@ pub(crate) struct Place {
 }
 
 /// What a run of the binary came to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stderr: String,

@@ -10,7 +10,7 @@ use super::Standing;
 use crate::cosign::InvalidSignature;
 use crate::notary::InvalidTrust;
 use crate::simple_signing::{FetchSignaturesError, Place, Reasons};
-use crate::{DocumentKind, RegistryError};
+use crate::{DocumentKind, RegistryError, find_cause};
 
 /// What is known about an image after it was checked in every form.
 #[derive(Debug)]
@@ -244,4 +244,14 @@ pub enum WhyNotAnswered {
     /// What keeps the simple signatures does not answer.
     #[error(transparent)]
     SimpleSigning(FetchSignaturesError),
+}
+
+impl WhyNotAnswered {
+    /// Returns what went wrong on the way, if it was that.
+    pub fn registry_error(&self) -> Option<&RegistryError> {
+        match self {
+            Self::Registry(error) => Some(error),
+            Self::SimpleSigning(error) => find_cause(error),
+        }
+    }
 }
