@@ -19,6 +19,7 @@ mod signatures;
 mod state;
 mod state_cli;
 mod swaps;
+mod trust;
 mod uploads;
 mod whole_path;
 mod wire;
