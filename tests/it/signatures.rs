@@ -88,6 +88,11 @@ fn skopeo_takes_what_the_trust_bundle_says_and_nothing_else() -> Result<()> {
     let by_digest = skopeo(&world, &bundle, &format!("{repository}@{digest}"))?;
     assert_eq!(by_digest.code, 0, "{}", by_digest.text());
 
+    let checked = verify_image(&world, &image)?;
+    assert_eq!(checked.code, 0, "{}", checked.text());
+    let line = |form: &str| checked.stdout.lines().find(|line| line.starts_with(form));
+    assert!(line("simple signing").context("a line")?.contains("valid"), "{}", checked.text());
+
     // What is not signed: an image of others, and this one under another tag.
     let base = skopeo(&world, &bundle, &world.parts.base)?;
     refused(&base, "rejected")?;
@@ -112,7 +117,19 @@ fn skopeo_takes_what_the_trust_bundle_says_and_nothing_else() -> Result<()> {
     let last = bytes.last_mut().context("a byte")?;
     *last ^= 1;
     fs::write(&signature, bytes)?;
-    refused(&skopeo(&world, &bundle, &image)?, "rejected")
+    refused(&skopeo(&world, &bundle, &image)?, "rejected")?;
+    let checked = verify_image(&world, &image)?;
+    assert_eq!(checked.code, 4, "{}", checked.text());
+    Ok(())
+}
+
+/// Checks an image by our own command, with the trust bundle in the directory `trust`.
+fn verify_image(world: &World, image: &str) -> Result<Outcome> {
+    let registry = &world.parts.registry;
+    fs::write(world.sbs.directory().join("ca.pem"), registry.authority())?;
+    let authfile = registry.authfile().display().to_string();
+    let arguments = ["verify-image", "--trust", "trust/trust.json", "--ca-file", "ca.pem"];
+    world.sbs.run(&[&arguments[..], &["--authfile", &*authfile, image]].concat())
 }
 
 /// Copies an image to another tag, without any policy.
@@ -239,6 +256,13 @@ fn docker_with_content_trust_pulls_what_is_announced() -> Result<()> {
     assert!(pulled.stdout.contains(&digest), "{}", pulled.text());
     retag(&world, &first, &format!("{gun}:unsigned"))?;
     refused(&docker.run(&["pull", &format!("{gun}:unsigned")])?, "trust data")?;
+
+    let checked = verify_image(&world, &second)?;
+    assert_eq!(checked.code, 4, "the tag was moved: {}", checked.text());
+    let checked = verify_image(&world, &first)?;
+    assert_eq!(checked.code, 0, "{}", checked.text());
+    let line = checked.stdout.lines().find(|line| line.starts_with("notary"));
+    assert!(line.context("a line")?.contains("valid"), "{}", checked.text());
 
     // The key for contracts is the root certificate.
     let saved = world.sbs.ok(&["get-signed-image-publickey"])?;

@@ -96,7 +96,7 @@ impl ImageTrust {
         let notary = bundle.notary.as_ref().map(|root| NotaryPin::read(root, &repository));
         Ok(Self {
             image_keys: image_keys.into_iter().map(|(_, key)| key).collect(),
-            lookaside: bundle.lookaside.as_deref().map(Lookaside::web).transpose()?,
+            lookaside: bundle.lookaside.as_deref().map(Lookaside::at).transpose()?,
             notary: notary.transpose()?,
             openpgp: OpenPgpKeys::read(bundle, now)?,
             repository,

@@ -106,10 +106,15 @@ impl SignatureTree {
 }
 
 impl Lookaside {
-    /// Takes the address of a web server: https, without user name, query and fragment.
-    pub fn web(address: &str) -> Result<Self, LookasideError> {
-        let base = Url::parse(address).ok().filter(is_plain);
-        base.map(Self::Web).ok_or(LookasideError::Base)
+    /// Takes an address: that of a web server, https without user name, query and fragment, or
+    /// `file:///path` for a directory of this machine.
+    pub fn at(address: &str) -> Result<Self, LookasideError> {
+        let base = Url::parse(address).map_err(|_| LookasideError::Base)?;
+        if base.scheme() == "file" && base.host().is_none() {
+            let path = base.to_file_path().map_err(|()| LookasideError::Base)?;
+            return Ok(Self::Directory(SignatureTree::new(path)));
+        }
+        if is_plain(&base) { Ok(Self::Web(base)) } else { Err(LookasideError::Base) }
     }
 
     /// Returns where this is, for people.

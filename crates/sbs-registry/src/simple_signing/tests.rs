@@ -320,15 +320,17 @@ async fn a_lookaside_that_does_not_answer_is_not_an_unsigned_image() {
     assert!(matches!(result, Err(FetchSignaturesError::Lookaside { .. })), "{result:?}");
     assert_eq!(endless.seen().len(), MAX_SIGNATURES + 1);
     for bad in
-        ["http://a.b/", "https://u:p@a.b/", "https://a.b/?x", "file:///sigs", "https://a.b/#"]
+        ["http://a.b/", "https://u:p@a.b/", "https://a.b/?x", "file://a.b/sigs", "https://a.b/#"]
     {
         let web = Lookaside::Web(Url::parse(bad).unwrap());
         let result = verify(&session, Some(&web), &verifier_of(key()), &v1, digest).await;
         let error = crate::chain(&result.unwrap_err());
         assert!(error.contains("not a plain https URL"), "{bad}: {error}");
-        let error = Lookaside::web(bad).unwrap_err();
+        let error = Lookaside::at(bad).unwrap_err();
         assert!(matches!(error, LookasideError::Base), "{bad}: {error}");
     }
+    let here = Lookaside::at("file:///sigs/of%20ours").unwrap();
+    assert!(matches!(here, Lookaside::Directory(_)) && here.place() == "/sigs/of ours");
 }
 
 #[tokio::test(flavor = "multi_thread")]

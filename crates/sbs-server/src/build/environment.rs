@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use sbs_proto::DefinitionName;
 use thiserror::Error;
-use url::Url;
 
 use crate::build::bases::{Lookasides, PARTIAL};
 use crate::build::engine::{Buildah, EngineSettings, Isolation, ProbeEngineError, Runtime};
@@ -14,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{IsolationSetting, NetworkSetting, Settings};
 use crate::store::{KNOWN_HOSTS, Store, move_into_place, remove_directory};
 use crate::tool::Network;
-use sbs_registry::simple_signing::{Lookaside, SignatureTree};
+use sbs_registry::simple_signing::{Lookaside, LookasideError, SignatureTree};
 use sbs_registry::{Limits, MakeRegistryClientError, RegistryClient, RegistryTrust};
 
 /// What every build needs and no build changes.
@@ -109,8 +108,12 @@ pub(crate) enum PrepareError {
     Engine(#[from] ProbeEngineError),
 
     /// A lookaside is neither a directory nor a URL.
-    #[error("the lookaside of registry `{registry}` is neither an https URL nor an absolute path")]
-    Lookaside { registry: String },
+    #[error("the lookaside of registry `{registry}` is neither a URL nor an absolute path")]
+    Lookaside { registry: String, source: Box<LookasideError> },
+
+    /// Relying parties would be told of a lookaside that is none.
+    #[error("`lookaside-url` in [signing] cannot be used")]
+    LookasideUrl(#[source] Box<LookasideError>),
 
     /// The authorities for registries cannot be used.
     #[error("the registry client cannot be set up")]
@@ -123,16 +126,20 @@ pub(crate) enum PrepareError {
 
 fn lookasides(settings: &Settings) -> Result<Lookasides, PrepareError> {
     let place = |(registry, place): (&String, &String)| {
-        let bad = || PrepareError::Lookaside { registry: registry.clone() };
-        let lookaside = if place.starts_with("https://") {
-            Lookaside::Web(Url::parse(place).map_err(|_| bad())?)
-        } else if place.starts_with('/') {
+        let lookaside = if place.starts_with('/') {
             Lookaside::Directory(SignatureTree::new(place.into()))
         } else {
-            return Err(bad());
+            Lookaside::at(place).map_err(|source| PrepareError::Lookaside {
+                registry: registry.clone(),
+                source: Box::new(source),
+            })?
         };
         Ok((registry.clone(), lookaside))
     };
+    if let Some(url) = &settings.signing.lookaside_url {
+        // What relying parties are told must be an address that they go to.
+        Lookaside::at(url).map_err(|source| PrepareError::LookasideUrl(Box::new(source)))?;
+    }
     settings.registry.lookaside.iter().map(place).collect()
 }
 
