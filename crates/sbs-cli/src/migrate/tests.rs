@@ -112,7 +112,7 @@ secure_build_workers:
     github:
         url: 'git@git.example:team/app.git'
         branch: 'main'
-        ssh_private_key_path: '/home/me/.ssh/id_rsa'
+        ssh_private_key_path: '/users/me/.ssh/id_rsa'
         recurse_submodules: 'False'
         dockerfile_path: './docker/Dockerfile'
         docker_build_path: './'
@@ -146,7 +146,7 @@ fn the_yaml_of_1_2_becomes_a_configuration() {
     let expected = json!({
         "HOSTNAME": "192.0.2.7", "CICD_PORT": "21443", "ARG": {"K": "V", "N": 1},
         "GITHUB_URL": "git@git.example:team/app.git", "GITHUB_BRANCH": "main",
-        "GITHUB_KEY_FILE": "/home/me/.ssh/id_rsa", "GITHUB_RECURSE_SUBMODULES": "False",
+        "GITHUB_KEY_FILE": "/users/me/.ssh/id_rsa", "GITHUB_RECURSE_SUBMODULES": "False",
         "DOCKERFILE_PATH": "docker/Dockerfile", "DOCKER_REPO": "team/app",
         "IMAGE_TAG_PREFIX": "latest", "DOCKER_CONTENT_TRUST_BASE": "False",
         "MANIFEST_BUCKET_NAME": "manifests", "MANIFEST_COS_API_KEY_ID": "canary",

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::Value;
 
+use sbs_crypto::openpgp::OpenPgpSigningKey;
 use sbs_crypto::{ImageSigningKey, digest as digest_of};
 use sbs_proto::v2::BuildId;
 use time::OffsetDateTime;
@@ -19,8 +20,10 @@ use crate::build::testing::TestLog;
 use sbs_registry::ImageManifest;
 use sbs_registry::cosign::tag::tag as signature_tag;
 use sbs_registry::cosign::{Expected, Verdict, bundle};
+use sbs_registry::simple_signing::SignatureTree;
 use sbs_registry::testing::double::{Double, Reply, Seen};
 use sbs_registry::testing::real::RealRegistry;
+use sbs_registry::testing::signatures::SignatureRegistry;
 use sbs_registry::testing::{noise, run as run_program, session, write_layout};
 
 /// A built image, a registry session, and a key.
@@ -435,4 +438,65 @@ async fn an_image_is_not_released_without_any_form() {
     let bench = Bench::new(double.host());
     let published = bench.publish().await;
     sign(published, &[], &bench.session, &bench.cancel).await.unwrap_err();
+}
+
+/// Simple signing by one key, beside nothing else.
+async fn release_by(bench: &Bench, form: &OpenPgpForm<'_>) -> Result<Tagged, ReleaseError> {
+    let forms: [&dyn SignatureForm; 1] = [form];
+    let (session, cancel) = (&bench.session, &bench.cancel);
+    let signed = sign(bench.publish().await, &forms, session, cancel).await?;
+    tag(read_back(signed, &forms, session, cancel).await?, session, cancel).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openpgp_signatures_go_to_the_registry_that_keeps_them() {
+    let registry = RealRegistry::start().await;
+    let keeping = SignatureRegistry::start(&registry, |_| None).await;
+    let bench = Bench::new(keeping.host());
+    let at = OffsetDateTime::from_unix_timestamp(1_790_000_000).unwrap();
+    let key = OpenPgpSigningKey::generate("test", at).unwrap();
+    let beside = tempfile::tempdir().unwrap();
+    let tree = SignatureTree::new(beside.path().join("lookaside"));
+    let place = SignaturePlace::find(&bench.session, &bench.destination, Some(tree.clone())).await;
+    let place = place.unwrap().unwrap();
+    assert!(matches!(place, SignaturePlace::Registry), "the directory is not asked for");
+    let form = OpenPgpForm { at, key: &key, place: &place };
+    for _ in 0..2 {
+        release_by(&bench, &form).await.unwrap();
+        assert_eq!(keeping.kept().len(), 1, "one is enough");
+    }
+    assert!(!beside.path().join("lookaside").exists());
+
+    // A registry without the extension: the directory, or nowhere.
+    let plain = Bench::new(&registry.host());
+    let none = SignaturePlace::find(&plain.session, &plain.destination, None).await.unwrap();
+    assert!(none.is_none());
+    let place = SignaturePlace::find(&plain.session, &plain.destination, Some(tree)).await;
+    let place = place.unwrap().unwrap();
+    release_by(&plain, &OpenPgpForm { at, key: &key, place: &place }).await.unwrap();
+    assert!(beside.path().join("lookaside/team").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_openpgp_signature_that_the_registry_loses_stops_the_release() {
+    let registry = RealRegistry::start().await;
+    let gone = Arc::new(AtomicBool::new(false));
+    let losing = Arc::clone(&gone);
+    let keeping = SignatureRegistry::start(&registry, move |seen| {
+        let asked = seen.is(&Method::GET, "/extensions/v2/");
+        let empty = || Reply::status(200).body(br#"{"signatures":[]}"#.to_vec());
+        (asked && losing.load(Ordering::SeqCst)).then(empty)
+    })
+    .await;
+    let bench = Bench::new(keeping.host());
+    let at = OffsetDateTime::from_unix_timestamp(1_790_000_000).unwrap();
+    let key = OpenPgpSigningKey::generate("test", at).unwrap();
+    let form = OpenPgpForm { at, key: &key, place: &SignaturePlace::Registry };
+    let forms: [&dyn SignatureForm; 1] = [&form];
+    let (session, cancel) = (&bench.session, &bench.cancel);
+    let signed = sign(bench.publish().await, &forms, session, cancel).await.unwrap();
+    gone.store(true, Ordering::SeqCst);
+    let error = read_back(signed, &forms, session, cancel).await.unwrap_err();
+    assert!(matches!(error.fault, ReleaseFault::NotSigned(_)), "{error:?}");
+    assert!(!keeping.seen().iter().any(sets_tag), "no tag points to it");
 }
