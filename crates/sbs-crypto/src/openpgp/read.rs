@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::panic::{self, AssertUnwindSafe};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sequoia_openpgp::crypto::{KeyPair, SessionKey};
 use sequoia_openpgp::packet::{PKESK, SKESK};
@@ -100,13 +100,14 @@ pub(super) fn verify(
     signers: &OpenPgpVerifier,
     message: &[u8],
 ) -> Result<(Vec<u8>, GoodSignature), VerifyMessageError> {
-    let policy = StandardPolicy::at(signers.at);
+    let at = signers.at + CLOCK_TOLERANCE;
+    let policy = StandardPolicy::at(at);
     let mut verdict = None;
     let reader =
         Reader { form: Form::Signed, signers: Some(signers), packets: 0, verdict: &mut verdict };
     let payload = fenced(|| {
         let builder = VerifierBuilder::from_bytes(message).ok()?.buffer_size(MAX_SIGNED_BYTES);
-        let mut verifier = builder.with_policy(&policy, signers.at, reader).ok()?;
+        let mut verifier = builder.with_policy(&policy, at, reader).ok()?;
         let payload = read_whole(&mut verifier, MAX_SIGNED_BYTES)?;
         verifier.message_processed().then_some(payload)
     });
@@ -116,6 +117,10 @@ pub(super) fn verify(
         _ => Err(VerifyMessageError::NotAMessage),
     }
 }
+
+/// How far the clock of the machine that signed may be ahead of ours. Which keys count is judged
+/// by our own.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// Runs the library on what a stranger sent, and takes a panic for a refusal.
 ///

@@ -95,7 +95,9 @@ async fn forward(client: &reqwest::Client, origin: &str, seen: &Seen) -> Reply {
     let mut reply = Reply::status(answer.status().as_u16());
     for name in PASSED_ON {
         for value in answer.headers().get_all(name) {
-            reply = reply.header(name, value.to_str().unwrap());
+            // Uploads go on here, too.
+            let own = format!("https://{}", seen.headers["host"].to_str().unwrap());
+            reply = reply.header(name, value.to_str().unwrap().replace(origin, &own));
         }
     }
     if seen.path == "/v2/" {
