@@ -6,6 +6,7 @@ mod buckets;
 mod certificates;
 mod clean;
 mod cli;
+mod conformance;
 mod downloads;
 mod failures;
 mod hardening;

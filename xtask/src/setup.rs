@@ -90,7 +90,7 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 39] = [
+const PACKAGES: [&str; 40] = [
     // What the server runs.
     "buildah",
     "ca-certificates",
@@ -128,6 +128,7 @@ const PACKAGES: [&str; 39] = [
     "pbzip2",
     "python3",
     "python3-cryptography",
+    "python3-requests",
     "skopeo",
     "strace",
     "systemd",
