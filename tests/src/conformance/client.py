@@ -142,6 +142,12 @@ BUILT = [
     ("GET", "/imagedigest", NOTHING, 201, image_digest),
 ]
 
+CLEAN = [
+    ("DELETE", "/image", NOTHING, 200, OK),
+    ("GET", "/image", NOTHING, 200, status("restarted cicd")),
+    ("GET", "/log/build", NOTHING, 200, log()),
+]
+
 PHASES = {
     "fresh": [
         ("GET", "/image", NOTHING, 200, {"status": ""}),
@@ -163,8 +169,7 @@ PHASES = {
         ("POST", "/image", definition, 200, OK),
         ("PATCH", "/image", definition, 200, OK),
         ("GET", "/image", NOTHING, 200, status("")),
-        ("DELETE", "/image", NOTHING, 200, OK),
-        ("GET", "/image", NOTHING, 200, status("restarted cicd")),
+        *CLEAN,
         ("PUT", "/image", NOTHING, 200, STARTED),
     ],
     "building": [
@@ -178,8 +183,7 @@ PHASES = {
         ("POST", "/image", definition, 200, OK),
         ("PATCH", "/image", definition, 200, OK),
         ("GET", "/image", NOTHING, 200, status("github cloned")),
-        ("DELETE", "/image", NOTHING, 200, OK),
-        ("GET", "/image", NOTHING, 200, status("restarted cicd")),
+        *CLEAN,
     ],
     "failed": [
         ("GET", "/image", NOTHING, 200, status(FAILURE)),
@@ -188,8 +192,7 @@ PHASES = {
         *WITH_KEYS,
         *ANY_TIME,
         # The way out that the original's guides tell.
-        ("DELETE", "/image", NOTHING, 200, OK),
-        ("GET", "/image", NOTHING, 200, status("restarted cicd")),
+        *CLEAN,
         ("PATCH", "/image", definition, 200, OK),
         ("PUT", "/image", NOTHING, 200, STARTED),
     ],
@@ -207,8 +210,10 @@ PHASES = {
         ("GET", "/state-image", {}, 200, state_image),
         ("POST", "/state-image", saved_state, 409, refused),
         ("GET", "/image", NOTHING, 200, status_of_success),
-        ("DELETE", "/image", NOTHING, 200, OK),
-        ("GET", "/image", NOTHING, 200, status("restarted cicd")),
+        *CLEAN,
+        # What was built stays.
+        *BUILT,
+        ("GET", "/manifest", NOTHING, 200, manifest),
     ],
     # This one begins with another server that is fresh.
     "imported": [
