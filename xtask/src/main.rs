@@ -73,7 +73,9 @@ fn judges() -> Result<()> {
     let mut npm = program("npm");
     npm.args(["ci", "--prefix", "tests/judges/npm", "--ignore-scripts", "--no-audit", "--no-fund"]);
     run_command(npm.arg("--prefer-offline"))?;
-    cargo(&["test", "--locked", "--manifest-path", "tests/judges/Cargo.toml"])
+    let judges = ["test", "--locked", "--manifest-path", "tests/judges/Cargo.toml"];
+    // What the judges and the project have in common is built once.
+    cargo(&[&judges[..], &["--target-dir", "target"]].concat())
 }
 
 fn demo(arguments: &[&str]) -> Result<()> {
