@@ -30,6 +30,14 @@ fn world_with_lookaside() -> Result<(World, PathBuf)> {
     Ok((World::start_on(parts, settings)?, lookaside))
 }
 
+/// A world, and a notary that its server trusts as it trusts the registry.
+fn world_with_notary() -> Result<(World, Notary)> {
+    let parts = Parts::start()?;
+    let notary = Notary::start(&parts.authority, &parts.path().join("notary"))?;
+    let settings = World::settings(&parts, "network = \"none\"\n")?;
+    Ok((World::start_on(parts, settings)?, notary))
+}
+
 /// Copies an image as skopeo does under a policy of a trust bundle.
 fn skopeo(world: &World, bundle: &Path, image: &str) -> Result<Outcome> {
     let registry = &world.parts.registry;
@@ -216,10 +224,7 @@ fn a_key_that_is_rotated_signs_until_it_is_retired() -> Result<()> {
 
 #[test]
 fn docker_with_content_trust_pulls_what_is_announced() -> Result<()> {
-    let parts = Parts::start()?;
-    let notary = Notary::start(&parts.authority, &parts.path().join("notary"))?;
-    let settings = World::settings(&parts, "network = \"none\"\n")?;
-    let world = World::start_on(parts, settings)?;
+    let (world, notary) = world_with_notary()?;
     world.sbs.set("DOCKER_CONTENT_TRUST_PUSH_SERVER", notary.url())?;
     let (mut repository, first) = build(&world)?;
     let second = build_again(&world, &mut repository, "two")?;
@@ -274,10 +279,7 @@ fn docker_with_content_trust_pulls_what_is_announced() -> Result<()> {
 
 #[test]
 fn a_server_that_lost_its_state_cannot_sign_at_the_notary() -> Result<()> {
-    let parts = Parts::start()?;
-    let notary = Notary::start(&parts.authority, &parts.path().join("notary"))?;
-    let settings = World::settings(&parts, "network = \"none\"\n")?;
-    let mut world = World::start_on(parts, settings)?;
+    let (mut world, notary) = world_with_notary()?;
     world.sbs.set("DOCKER_CONTENT_TRUST_PUSH_SERVER", notary.url())?;
     build(&world)?;
 
@@ -292,10 +294,7 @@ fn a_server_that_lost_its_state_cannot_sign_at_the_notary() -> Result<()> {
 
 #[test]
 fn a_base_image_that_nobody_signed_stops_the_build() -> Result<()> {
-    let parts = Parts::start()?;
-    let notary = Notary::start(&parts.authority, &parts.path().join("notary"))?;
-    let settings = World::settings(&parts, "network = \"none\"\n")?;
-    let world = World::start_on(parts, settings)?;
+    let (world, notary) = world_with_notary()?;
     world.with_repository(&[("Dockerfile", &world.dockerfile("LABEL a=b"))])?;
     world.sbs.set("DOCKER_CONTENT_TRUST_BASE", "True")?;
     world.sbs.set("DOCKER_CONTENT_TRUST_BASE_SERVER", notary.url())?;

@@ -23,16 +23,23 @@ pub(crate) async fn print(context: &Context<'_>) -> Result<(), CommandError> {
 
 /// Returns lines of `name: value`.
 fn text(info: &Info) -> String {
-    let Info { api, certificates: _, features, limits, root_secret, server_version } = info;
+    let Info { api, certificates, features, limits, root_secret, server_version } = info;
     let root_secret = root_secret.as_ref().map(|secret| {
         let purpose = if secret.development { " (for development)" } else { "" };
         format!("{}{purpose}", secret.provider)
     });
-    let members: [(&str, Value); 7] = [
+    let not_told = || "not told".to_owned();
+    let (server, authority) = match certificates {
+        Some(dates) => (dates.server_not_after.clone(), dates.client_authority_not_after.clone()),
+        None => (not_told(), not_told()),
+    };
+    let members: [(&str, Value); 9] = [
         ("server_version", json!(server_version)),
         ("api", json!(api)),
         ("features", json!(features.join(", "))),
-        ("root_secret", json!(root_secret.unwrap_or_else(|| "not told".to_owned()))),
+        ("root_secret", json!(root_secret.unwrap_or_else(not_told))),
+        ("server_certificate_ends", json!(server)),
+        ("client_authority_ends", json!(authority)),
         ("page_builds", json!(limits.page_builds)),
         ("request_body_bytes", json!(limits.request_body_bytes)),
         ("v1_manifest_bytes", json!(limits.v1_manifest_bytes)),

@@ -70,6 +70,7 @@ fn k8_a_root_secret_for_development_is_warned_of() {
         let run = served.place.good(&["info"]);
         let expected = format!(
             "server_version: 1\\x1b[31m\napi: 2\nfeatures: state, x\nroot_secret: {text}\n\
+             server_certificate_ends: not told\nclient_authority_ends: not told\n\
              page_builds: 3\nrequest_body_bytes: 4\nv1_manifest_bytes: 5\n"
         );
         assert_eq!(run.stdout, expected);
@@ -83,6 +84,26 @@ fn k8_a_root_secret_for_development_is_warned_of() {
     let run = served.place.sbs(&["info"]);
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("does not have a description of itself"), "{run:?}");
+}
+
+#[test]
+fn until_when_the_certificates_are_good_is_told() {
+    let info = json!({
+        "api": 2, "server_version": "1", "features": [],
+        "limits": {"page_builds": 3, "request_body_bytes": 4, "v1_manifest_bytes": 5},
+        "certificates": {
+            "server_not_after": "2027-01-02T03:04:05Z",
+            "client_authority_not_after": "2028-01-02T03:04:05Z",
+        },
+    });
+    let served = Served::fixed(&[("GET /v2/info", OK, info)]);
+    let run = served.place.good(&["info"]);
+    for line in [
+        "server_certificate_ends: 2027-01-02T03:04:05Z\n",
+        "client_authority_ends: 2028-01-02T03:04:05Z\n",
+    ] {
+        assert!(run.stdout.contains(line), "{run:?}");
+    }
 }
 
 #[test]
