@@ -21,14 +21,15 @@
 //! let root = RootSecret::parse(&file_content)?;
 //! let at_rest = AtRest::new(&KeyRing::new(Box::new(root), Vec::new())?)?;
 //!
-//! let keys = DefinitionKeys::generate()?;
+//! let now = time::OffsetDateTime::now_utc();
+//! let keys = DefinitionKeys::generate(now)?;
 //! let sealed = at_rest.seal("definition/app/keys", &keys.to_record())?;
 //!
 //! let record = at_rest.open("definition/app/keys", &sealed)?;
-//! let same_keys = DefinitionKeys::from_record(&record)?;
+//! let same_keys = DefinitionKeys::from_record(&record, now)?.keys;
 //! # assert_eq!(
-//! #     same_keys.image().verifying_key().to_pem(),
-//! #     keys.image().verifying_key().to_pem(),
+//! #     same_keys.image().current.verifying_key().to_pem(),
+//! #     keys.image().current.verifying_key().to_pem(),
 //! # );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
