@@ -15,6 +15,12 @@ fn gpg(home: &Path, arguments: &[&str]) -> Result<String> {
     output(&mut command)
 }
 
+/// Makes a directory of the kind that gpg wants for its keys.
+fn make_private(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    Ok(fs::DirBuilder::new().mode(0o700).create(directory)?)
+}
+
 /// A world whose image is for the classic runtime, built once.
 fn classic() -> Result<World> {
     let world = World::start()?;
@@ -33,11 +39,7 @@ fn classic() -> Result<World> {
 fn the_definition_opens_with_the_runtimes_key_and_is_signed_by_the_vendors() -> Result<()> {
     let world = classic()?;
     let home = world.parts.path().join("gnupg");
-    fs::create_dir(&home)?;
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o700))?;
-    }
+    make_private(&home)?;
     let make = ["--passphrase", "", "--quick-gen-key", "runtime", "default", "default", "never"];
     gpg(&home, &make)?;
     let runtime = world.sbs.directory().join("runtime.asc");
@@ -74,6 +76,24 @@ fn the_definition_opens_with_the_runtimes_key_and_is_signed_by_the_vendors() -> 
     let status = gpg(&home, &["--status-fd", "1", "--decrypt", &file])?;
     assert!(status.contains("[GNUPG:] GOODSIG "), "{status}");
     assert!(status.contains(" secure-build"), "{status}");
+
+    // Nobody else's key says so, and no byte of it can be changed.
+    let stranger = world.parts.path().join("stranger");
+    make_private(&stranger)?;
+    let secret = ["--armor", "--export-secret-keys", "runtime"];
+    fs::write(world.parts.path().join("runtime.key"), gpg(&home, &secret)?)?;
+    let key = world.parts.path().join("runtime.key");
+    gpg(&stranger, &["--import", &key.to_string_lossy()])?;
+    let unknown = gpg(&stranger, &["--status-fd", "1", "--decrypt", &file]);
+    assert!(!unknown.unwrap_or_default().contains("GOODSIG"), "the vendor is not known there");
+    let changed = world.parts.path().join("changed.enc");
+    let mut bytes = message.clone().into_bytes();
+    let middle = bytes.len() / 2;
+    // A letter of the base64, not the end of a line.
+    let place = (middle..).find(|at| bytes[*at].is_ascii_alphanumeric()).context("a letter")?;
+    bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
+    fs::write(&changed, bytes)?;
+    gpg(&home, &["--decrypt", &changed.to_string_lossy()]).unwrap_err();
 
     // The vendor key stays: whoever has registered it knows it again.
     world.sbs.ok(&arguments)?;

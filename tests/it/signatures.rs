@@ -269,6 +269,18 @@ fn docker_with_content_trust_pulls_what_is_announced() -> Result<()> {
     let line = checked.stdout.lines().find(|line| line.starts_with("notary"));
     assert!(line.context("a line")?.contains("valid"), "{}", checked.text());
 
+    // Another repository has no trust data; other keys in the place of ours are not followed.
+    let other = second.replacen("/team/app:", "/team/other:", 1);
+    retag(&world, &first, &other)?;
+    refused(&docker.run(&["pull", &other])?, "trust data")?;
+    notary.client("stranger", &["delete", &gun, "--remote"])?;
+    let (digest, size) = served(registry, &first)?;
+    let tag = first.rsplit(':').next().context("a tag")?;
+    notary.sign("stranger", &gun, tag, (&digest, size))?;
+    refused(&docker.run(&["pull", &first])?, "root")?;
+    let checked = verify_image(&world, &first)?;
+    assert_eq!(checked.code, 4, "{}", checked.text());
+
     // The key for contracts is the root certificate.
     let saved = world.sbs.ok(&["get-signed-image-publickey"])?;
     let text = fs::read_to_string(world.sbs.directory().join(saved.trim()))?;

@@ -59,6 +59,11 @@ impl RealNotary {
         }
     }
 
+    /// Returns such a client of another server, whose certificate is by the same authority.
+    pub fn client_of(&self, host: &str) -> NotaryClient {
+        NotaryClient { server: format!("https://{host}"), ..self.client() }
+    }
+
     /// Asks for something without a token; returns what the server wants.
     pub async fn challenge(&self, path: &str) -> String {
         let response = self.ask(path).await;

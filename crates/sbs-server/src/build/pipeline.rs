@@ -102,8 +102,9 @@ fn masks(definition: &Definition) -> Masks {
         masks.add(credentials.password.expose(), "<PASSWORD>");
     };
     credentials(&mut masks, &definition.push_credentials);
-    if let Some(base) = &definition.base.credentials {
-        credentials(&mut masks, base);
+    for other in [&definition.base.credentials, &definition.pull_credentials].into_iter().flatten()
+    {
+        credentials(&mut masks, other);
     }
     let mut storage = |access: &StorageAccess| match &access.credentials {
         StorageCredentials::AccessKey { secret, .. } => masks.add(secret.expose(), "<SECRET_KEY>"),

@@ -256,3 +256,64 @@ async fn asks_for_tokens_as_the_real_server_wants_them() {
     let wanted = server.challenge(&format!("/v2/{GUN}/_trust/tuf/root.json")).await;
     assert!(wanted.contains(&format!("scope=\"repository:{GUN}:pull\"")), "{wanted}");
 }
+
+#[tokio::test]
+async fn the_real_client_refuses_another_key_and_another_repository() {
+    let server = RealNotary::start().await;
+    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    let client = server.client();
+    assert_eq!(client.list(GUN), [line("v1", "image one", "targets")]);
+    client.run(&["lookup", "127.0.0.1:5000/team/other", "v1"]).unwrap_err();
+
+    // Somebody else's keys in the place of ours: whoever has seen ours does not follow.
+    server.client().confirm(&["delete", GUN, "--remote"]).unwrap();
+    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    let refusal = client.run(&["lookup", GUN, "v1"]).unwrap_err();
+    assert!(refusal.contains("root"), "{refusal}");
+    assert_eq!(server.client().list(GUN), [line("v1", "image one", "targets")]);
+}
+
+#[tokio::test]
+async fn the_real_client_refuses_a_changed_byte() {
+    let server = RealNotary::start().await;
+    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    let mut documents = Vec::new();
+    for role in ["root", "targets", "snapshot", "timestamp"] {
+        documents.push((role, server.get(&format!("/v2/{GUN}/_trust/tuf/{role}.json")).await));
+    }
+    // The same documents from a server that changes one of them, or none.
+    for changed in [None, Some("root"), Some("targets"), Some("snapshot"), Some("timestamp")] {
+        let served: Vec<_> = documents
+            .iter()
+            .map(|(role, text)| {
+                let text = if Some(*role) == changed { flip_signature(text) } else { text.clone() };
+                (*role, text)
+            })
+            .collect();
+        let double = Double::start("127.0.0.1", move |seen| {
+            if seen.path == "/v2/" {
+                return Reply::status(200);
+            }
+            // With a digest or a version in its name, or without.
+            let name = seen.path.rsplit('/').next().unwrap_or_default();
+            let found = served.iter().find(|(role, _)| name.contains(role));
+            found.map_or_else(|| Reply::status(404), |(_, text)| Reply::status(200).body(&**text))
+        })
+        .await;
+        let client = server.client_of(double.host());
+        let looked_up = tokio::task::spawn_blocking(move || client.run(&["lookup", GUN, "v1"]));
+        let looked_up = looked_up.await.unwrap();
+        assert_eq!(looked_up.is_ok(), changed.is_none(), "{changed:?}: {looked_up:?}");
+    }
+}
+
+/// Changes one bit of the first signature of a document.
+fn flip_signature(document: &str) -> String {
+    let parsed: Value = serde_json::from_str(document).unwrap();
+    let text = parsed["signatures"][0]["sig"].as_str().unwrap();
+    let mut signature = STANDARD.decode(text).unwrap();
+    signature[9] ^= 1;
+    let changed = document.replacen(text, &STANDARD.encode(signature), 1);
+    assert_ne!(changed, document);
+    changed
+}

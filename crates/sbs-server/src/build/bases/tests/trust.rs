@@ -137,6 +137,28 @@ async fn an_image_with_a_cosign_signature_by_the_key_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_every_stage_must_be_signed() {
+    let registry = RealRegistry::start().await;
+    let bench = Bench::new(&registry.host());
+    let key = ImageSigningKey::generate().unwrap();
+    let (first, _) = bench.push_tagged("1", 1).await;
+    let (second, _) = bench.push_tagged("2", 2).await;
+    let images = [bench.image("app:1"), bench.image("app:2")];
+    tag::sign(&bench.session, &images[0], first, &key).await.unwrap();
+    let resolve = async || {
+        let roots = NotaryRoots::load(&bench.beside.path().join("roots")).unwrap();
+        let signers = TrustedSigners::of(&by_cosign(&key), now()).unwrap();
+        bench.resolve_with(&images, Some(BaseChecks { roots, signers })).await
+    };
+    let error = resolve().await.unwrap_err();
+    assert_eq!(error.reference, images[1]);
+    assert!(matches!(error.fault, ResolveFault::Unsigned(_)), "{error:?}");
+    tag::sign(&bench.session, &images[1], second, &key).await.unwrap();
+    let resolved = resolve().await.unwrap();
+    assert_eq!([resolved[0].base.digest, resolved[1].base.digest], [first, second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r4_a_tag_that_was_moved_is_not_taken_for_what_was_signed() {
     let registry = RealRegistry::start().await;
     let bench = Bench::new(&registry.host());
