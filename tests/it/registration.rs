@@ -90,7 +90,8 @@ fn the_definition_opens_with_the_runtimes_key_and_is_signed_by_the_vendors() -> 
     let mut bytes = message.clone().into_bytes();
     let middle = bytes.len() / 2;
     // A letter of the base64, not the end of a line.
-    let place = (middle..bytes.len()).find(|at| bytes[*at].is_ascii_alphanumeric()).context("a letter")?;
+    let place =
+        (middle..bytes.len()).find(|at| bytes[*at].is_ascii_alphanumeric()).context("a letter")?;
     bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
     fs::write(&changed, bytes)?;
     gpg(&home, &["--decrypt", &changed.to_string_lossy()]).unwrap_err();

@@ -1,3 +1,5 @@
+mod prepare;
+
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -8,14 +10,14 @@ use sbs_proto::{
     TRUST_FILE,
 };
 
+pub(crate) use self::prepare::{NewDefinition, Prepare};
 use crate::command::parse_image;
 
 /// Builds container images on a Secure Build Server, and checks what it built.
 ///
-/// A first build takes these steps: write the configuration file (HOSTNAME, GITHUB_URL,
-/// DOCKER_REPO, DOCKER_USER, DOCKER_PASSWORD), then run create-client-cert, create-server-cert and
-/// instance-env, start the server with what instance-env printed, and run init, build --wait and
-/// get-manifest --verify-manifest.
+/// A first build takes these steps: prepare, which writes the configuration, the certificates and the
+/// file that the server is started with; sbs-server run --init --env-file sbs.env, on the machine of
+/// the server; and then init, build --follow and get-manifest --verify-manifest.
 #[derive(Debug, Parser)]
 #[command(name = "sbs", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(
@@ -23,14 +25,13 @@ use crate::command::parse_image;
 or configuration; 3 no connection, no answer, or the server is not trusted; 4 a signature or digest did not \
 verify; 70 a fault of this program."
 )]
-#[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
     /// Read the configuration from this JSON file; missing UUID and SECRET are added to it
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) env: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", default_value = "sbs-config.json")]
+    pub(crate) env: PathBuf,
 
     /// Print results as text for people or as JSON for programs
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
@@ -125,6 +126,13 @@ pub(crate) enum Layout {
 #[derive(Debug, Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the text is shown to users, who see no backticks")]
 pub(crate) enum Command {
+    /// Write the configuration, the certificates and the file that the server is started with
+    ///
+    /// With --git-url and --image it writes the configuration anew; otherwise it takes the one that is
+    /// there. Certificates that are there stay, so that it can be repeated.
+    #[command(display_order = 0)]
+    Prepare(Prepare),
+
     /// Make a certificate authority and the client certificate that this program presents
     #[command(display_order = 1)]
     CreateClientCert {

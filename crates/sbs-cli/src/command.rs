@@ -9,6 +9,7 @@ mod list;
 mod log;
 mod manifest;
 mod migrate;
+mod prepare;
 mod registration;
 mod rotate;
 mod state;
@@ -22,13 +23,13 @@ use sbs_proto::v2::Selector;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::args::{Args, Command, StateCommand};
+use crate::args::{Args, Command, Prepare, StateCommand};
 use crate::certificate::{Certificates, Renewal};
 use crate::command::verify::KeySource;
-use crate::config::{Config, Notice};
+use crate::config::{Config, Notice, OpenConfigError};
 use crate::connection;
 use crate::error::{CommandError, Kind};
-use crate::file::Existing;
+use crate::file::{Existing, ReadFileError};
 use crate::ui::Ui;
 
 pub(crate) use self::verify_image::parse_image;
@@ -62,6 +63,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<(), CommandError> {
         }
         command => {
             let now = OffsetDateTime::now_utc();
+            if let Command::Prepare(Prepare { definition: Some(definition), .. }) = command {
+                prepare::write_config(&args.env, definition, ui)?;
+            }
             let context = Context::open(args, now, ui)?;
             run_with_config(command, &context, now)
         }
@@ -77,11 +81,15 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn open(args: &Args, now: OffsetDateTime, ui: &'a Ui) -> Result<Self, CommandError> {
-        let path = args.env.as_ref().ok_or_else(|| {
-            CommandError::new(Kind::Usage, "this command needs a configuration file")
-                .hint("name it: sbs --env FILE ...")
+        let (mut config, notices) = Config::open(&args.env, now).map_err(|error| {
+            let missing = matches!(&error, OpenConfigError::Read(ReadFileError::Missing { .. }));
+            let error = CommandError::from(error);
+            if missing {
+                error.hint("name another: sbs --env FILE, or make one: sbs prepare")
+            } else {
+                error
+            }
         })?;
-        let (mut config, notices) = Config::open(path, now)?;
         for notice in notices {
             match notice {
                 Notice::Completed { .. } => ui.note(notice),
@@ -113,6 +121,7 @@ fn run_with_config(
             certificate::sign_request(context, existing(*overwrite), now)
         }
         Command::DeleteCertificates => certificate::delete(context),
+        Command::Prepare(asked) => prepare::run(context, asked, now),
         Command::InstanceEnv { layout, recipient } => {
             environment::print(context, *layout, recipient.as_deref(), now)
         }
@@ -216,6 +225,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         | Command::DeleteCertificates
         | Command::InstanceEnv { .. }
         | Command::Migrate { .. }
+        | Command::Prepare(_)
         | Command::SignCsr { .. }
         | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
 use time::macros::format_description;
+use zeroize::Zeroizing;
 
 pub(crate) use crate::config::change::Pin;
 use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
@@ -59,6 +60,15 @@ impl Config {
         let backup = config.rewrite(&bytes, now)?;
         let notice = Notice::Completed { added, backup, path: config.path.clone() };
         Ok((config, vec![notice]))
+    }
+
+    /// Writes a new file with these keys and what the client itself makes up.
+    pub(crate) fn create(path: &Path, members: Object) -> Result<Self, OpenConfigError> {
+        let mut config = Self { members, path: expand(path) };
+        config.complete();
+        let text = Zeroizing::new(config.members.to_text());
+        file::write(&config.path, text.as_bytes(), Access::Owner, Existing::Keep)?;
+        Ok(config)
     }
 
     /// Sets keys for this run; the file stays as it is.
@@ -121,6 +131,11 @@ impl Config {
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.members.keys()
+    }
+
+    /// Returns where the file is.
+    pub(crate) fn file(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the server's host name.

@@ -135,7 +135,7 @@ pub(crate) enum MakeMembersError {
 /// Keys of this client alone: the original knows neither way of trust.
 const BASE_COSIGN_PUBLIC_KEY_FILE: &str = "BASE_COSIGN_PUBLIC_KEY_FILE";
 const DOCKER_CONTENT_TRUST_BASE_ROOT_FILE: &str = "DOCKER_CONTENT_TRUST_BASE_ROOT_FILE";
-const GITHUB_KEY_FILE: &str = "GITHUB_KEY_FILE";
+pub(crate) const GITHUB_KEY_FILE: &str = "GITHUB_KEY_FILE";
 const ICR_BASE_REPO_PUBLIC_KEY: &str = "ICR_BASE_REPO_PUBLIC_KEY";
 const IMAGE_TAG: &str = "IMAGE_TAG";
 const REPO_ID: &str = "REPO_ID";

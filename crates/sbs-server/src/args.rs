@@ -15,13 +15,20 @@ pub(crate) enum Command {
     /// Run the server
     ///
     /// The certificates come from the environment variables `CLIENT_CA`, `CLIENT_CRT`, `SERVER_CRT` and
-    /// `SERVER_KEY`, each base64 of PEM; `sbs instance-env` prints them. `SERVER_KEY` can be base64 of an
+    /// `SERVER_KEY`, each base64 of PEM; `sbs instance-env` prints them, and `sbs prepare` writes them to a
+    /// file for --env-file. `SERVER_KEY` can be base64 of an
     /// OpenPGP message to this server's identity instead. Without the last two the server starts with a
     /// certificate of its own.
     Run {
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Read the variables from this file, which nobody else may read, instead of the environment
+        #[arg(long, value_name = "FILE")]
+        env_file: Option<PathBuf>,
+        /// On a machine where nothing is kept yet: make the root secret first, if there is none
+        #[arg(long)]
+        init: bool,
         /// What to log
         #[arg(long, value_name = "LEVEL", default_value = "info",
             value_parser = ["error", "warn", "info", "debug", "trace"])]

@@ -239,7 +239,8 @@ impl Identity {
         })
     }
 
-    fn from_variables(
+    /// Reads the variables from wherever `get` finds them.
+    pub(crate) fn from_variables(
         get: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, LoadIdentityError> {
         let pem = |name| decode(name, get(name))?.map(|text| certificate(name, &text)).transpose();

@@ -12,6 +12,7 @@ mod certificates;
 mod clock;
 mod config;
 mod core;
+mod env_file;
 mod hardening;
 mod http;
 mod identity;
@@ -49,10 +50,10 @@ pub fn main(args: Args) -> ExitCode {
 fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
     hardening::harden()?;
     let text = match command {
-        args::Command::Run { config, log_level } => {
+        args::Command::Run { config, env_file, init, log_level } => {
             telemetry::init(&log_level);
             hardening::hide_panic_messages();
-            run::run(config.as_deref())?;
+            run::run(config.as_deref(), env_file.as_deref(), init)?;
             String::new()
         }
         args::Command::Certificate(command) => run::certificate(command)?,

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sbs_proto::Digest;
@@ -22,19 +22,30 @@ use crate::core::Core;
 use crate::core::error::KeepError;
 use crate::core::state::Sealing;
 use crate::core::upload::{UploadPauses, Uploader};
+use crate::env_file::{self, ReadEnvFileError};
 use crate::http;
 use crate::identity::{OpenServerKeyError, open_server_key};
 use crate::listener;
 use crate::reseal::{ResealError, reseal_all};
-use crate::root_secret::{self, OpenRootSecretError};
+use crate::root_secret::{self, InitRootSecretError, OpenRootSecretError};
 use crate::storage::{MakeStorageClientError, OpenStorage, StorageClient, StorageLimits};
 use crate::store::{OpenStoreError, Store, read_small_file, replace_file};
 use crate::tls::{self, MakeTlsError, Pair};
 
-/// Runs the server until it is told to stop.
-pub(crate) fn run(config: Option<&Path>) -> Result<(), RunError> {
+/// Runs the server until it is told to stop. With `init` it first makes what a new machine lacks.
+pub(crate) fn run(
+    config: Option<&Path>,
+    env_file: Option<&Path>,
+    init: bool,
+) -> Result<(), RunError> {
     let settings = load_settings(config)?;
-    let identity = Identity::from_environment()?;
+    let identity = match env_file {
+        Some(path) => env_file::read(path)?,
+        None => Identity::from_environment()?,
+    };
+    if init {
+        init_root_secret(&settings)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,6 +117,23 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let _stopped = uploads.await;
     let _watched = watch.await;
     let _asked = admin.await;
+    Ok(())
+}
+
+/// Makes a root secret if there is none and nothing is kept that another one could be missing for.
+fn init_root_secret(settings: &Settings) -> Result<(), RunError> {
+    if !root_secret::is_missing(&settings.root_secret) {
+        return Ok(());
+    }
+    let kept = match std::fs::read_dir(&settings.data_directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        entries => entries.map_err(RunError::DataDirectory)?.next().is_some(),
+    };
+    if kept {
+        return Err(RunError::RootSecretLost { data_directory: settings.data_directory.clone() });
+    }
+    let told = root_secret::init(&settings.root_secret, None, None)?;
+    tracing::info!("made a root secret: {}", told.trim_end());
     Ok(())
 }
 
@@ -211,6 +239,18 @@ pub(crate) enum RunError {
     #[error("the certificates cannot be used")]
     Certificates(#[from] LoadCertificatesError),
 
+    /// It cannot be told whether something is kept.
+    #[error("cannot read the data directory")]
+    DataDirectory(#[source] io::Error),
+
+    /// The file with the variables cannot be used.
+    #[error(transparent)]
+    EnvFile(#[from] ReadEnvFileError),
+
+    /// No root secret can be made.
+    #[error("cannot make a root secret")]
+    InitRootSecret(#[from] InitRootSecretError),
+
     /// The certificates cannot be loaded.
     #[error("the certificates in the environment cannot be used")]
     Identity(#[from] LoadIdentityError),
@@ -243,6 +283,15 @@ pub(crate) enum RunError {
     #[error("there is no root secret to open what is kept with")]
     RootSecret(#[from] OpenRootSecretError),
 
+    /// Another root secret would not open what is kept.
+    #[error(
+        "there is no root secret, but `{}` is not empty: what is kept there opens under the one that \
+         was; bring that back (`sbs-server root-secret init --from BACKUP`), or remove the directory \
+         if nothing in it is needed",
+        data_directory.display()
+    )]
+    RootSecretLost { data_directory: PathBuf },
+
     /// The runtime cannot start.
     #[error("cannot start threads")]
     Runtime(#[source] io::Error),
@@ -266,4 +315,29 @@ pub(crate) enum RunError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] MakeTlsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_secret_is_made_only_where_nothing_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.root_secret.file = directory.path().join("etc/root-secret");
+        settings.data_directory = directory.path().join("data");
+        init_root_secret(&settings).unwrap();
+        let secret = std::fs::read(&settings.root_secret.file).unwrap();
+        // Again, with data: what is there stays.
+        std::fs::create_dir(&settings.data_directory).unwrap();
+        std::fs::write(settings.data_directory.join("file"), "kept").unwrap();
+        init_root_secret(&settings).unwrap();
+        assert_eq!(std::fs::read(&settings.root_secret.file).unwrap(), secret);
+        // What is kept opens under no new one.
+        std::fs::remove_file(&settings.root_secret.file).unwrap();
+        let result = init_root_secret(&settings);
+        assert!(matches!(result, Err(RunError::RootSecretLost { .. })), "{result:?}");
+        assert!(!settings.root_secret.file.exists());
+    }
 }

@@ -26,12 +26,7 @@ pub(crate) fn print(
     recipient: Option<&Path>,
     now: OffsetDateTime,
 ) -> Result<(), CommandError> {
-    let recipient = match recipient {
-        Some(path) => Some(path.to_owned()),
-        None => context.config.path(SERVER_KEY_RECIPIENT_FILE)?,
-    };
-    let recipient = recipient.map(|path| Recipient::read(&path, now)).transpose()?;
-    let variables = variables(context, recipient.as_ref(), now)?;
+    let variables = variables(context, recipient, now)?;
     let layout = match layout {
         Some(layout) => layout,
         None if context.config.runtime_type()? == RuntimeType::Classic => Layout::Classic,
@@ -40,6 +35,16 @@ pub(crate) fn print(
     let json: Map<String, Value> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
     context.ui.result(&*text(&variables, layout), json.into())
+}
+
+/// Returns the text of a file with these variables, one a line.
+pub(crate) fn file(
+    context: &Context<'_>,
+    now: OffsetDateTime,
+) -> Result<Zeroizing<String>, CommandError> {
+    let mut text = text(&variables(context, None, now)?, Layout::Env);
+    text.push('\n');
+    Ok(text)
 }
 
 /// Who alone can read the server's key.
@@ -72,9 +77,14 @@ fn parse_recipient(bytes: &[u8], now: OffsetDateTime) -> Result<OpenPgpRecipient
 
 fn variables(
     context: &Context<'_>,
-    recipient: Option<&Recipient>,
+    recipient: Option<&Path>,
     now: OffsetDateTime,
 ) -> Result<Vec<Variable>, CommandError> {
+    let recipient = match recipient {
+        Some(path) => Some(path.to_owned()),
+        None => context.config.path(SERVER_KEY_RECIPIENT_FILE)?,
+    };
+    let recipient = recipient.map(|path| Recipient::read(&path, now)).transpose()?;
     let encode = |text: &str| Zeroizing::new(STANDARD.encode(text));
     let certificates = &context.certificates;
     let mut variables = Vec::new();
@@ -92,7 +102,7 @@ fn variables(
         return Ok(variables);
     };
     variables.push(("SERVER_CRT", encode(&server)));
-    let key = if let Some(recipient) = recipient {
+    let key = if let Some(recipient) = &recipient {
         let (path, name) = (recipient.path.display(), recipient.certificate.fingerprint());
         context.ui.note(format_args!("SERVER_KEY is encrypted to {name}, of `{path}`"));
         encode(&recipient.encrypt(&key, now)?)

@@ -23,6 +23,8 @@ mod originals;
 #[cfg(test)]
 mod place;
 #[cfg(test)]
+mod prepare;
+#[cfg(test)]
 mod registrations;
 #[cfg(test)]
 mod rotation;

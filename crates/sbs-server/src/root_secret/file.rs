@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use sbs_state::{Portability, RootSecret};
@@ -37,8 +37,13 @@ pub(super) fn write_secret(path: &Path, secret: &RootSecret) -> Result<(), Write
     write_new(path, &*line)
 }
 
-/// Writes a file that is not there yet, mode 0600, and makes it last.
+/// Writes a file that is not there yet, mode 0600, and makes it last. Its directory is made if it is
+/// missing, open to its owner alone.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), WriteNewError> {
+    if let Some(parent) = path.parent().filter(|path| !path.as_os_str().is_empty()) {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.map_err(WriteNewError::Io)?;
+    }
     check_parents(path)?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let file = match file {

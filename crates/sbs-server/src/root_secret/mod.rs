@@ -36,6 +36,16 @@ pub(crate) fn open(
     Ok(KeyRing::new(Box::new(current), previous)?)
 }
 
+/// Tells whether the settings name a file for the secret that is not there. A credential of systemd
+/// is the operator's to make.
+pub(crate) fn is_missing(settings: &RootSecretSettings) -> bool {
+    match settings.provider {
+        Provider::File => !settings.file.exists(),
+        Provider::Systemd => false,
+        Provider::Tpm2 => !settings.tpm2.file.exists(),
+    }
+}
+
 /// Tells whether the secret is kept in a way that is for development only, as every one is that is
 /// not named here.
 pub(crate) fn is_for_development(provider: &dyn RootSecretProvider) -> bool {
