@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod downloads;
 mod failures;
+mod first_run;
 mod hardening;
 mod identity;
 mod kill;

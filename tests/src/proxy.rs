@@ -17,7 +17,16 @@ impl CuttingProxy {
     /// Starts a proxy of the server at `port`: of the connections that carry more than `after`
     /// bytes, the first `cuts` ones are cut there.
     pub fn start(port: u16, after: u64, cuts: usize) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::start_at(([127, 0, 0, 1], 0).into(), port, after, cuts)
+    }
+
+    /// Starts one at an address of its own that cuts nothing.
+    pub fn forward(address: SocketAddr, port: u16) -> Result<Self> {
+        Self::start_at(address, port, u64::MAX, 0)
+    }
+
+    fn start_at(address: SocketAddr, port: u16, after: u64, cuts: usize) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let proxy =
             Self { cuts: Arc::new(AtomicUsize::new(0)), port: listener.local_addr()?.port() };
         let made = Arc::clone(&proxy.cuts);

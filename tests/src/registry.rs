@@ -8,7 +8,7 @@ use sbs_crypto::digest;
 use sbs_proto::Digest;
 use serde_json::{Value, json};
 
-use crate::{Authority, Daemon, Http, output, program};
+use crate::{Authority, Daemon, Http, Leaf, output, program};
 
 /// Debian's docker-registry on loopback, with TLS and, if it has an account, with a password.
 #[derive(Debug)]
@@ -41,8 +41,18 @@ impl Registry {
     /// Starts a registry in `directory`, which must not exist yet. With `accounts`, every request
     /// needs the password of one of them; without, none does.
     pub fn start(authority: &Authority, directory: &Path, accounts: &[Account]) -> Result<Self> {
-        fs::create_dir(directory)?;
         let leaf = authority.issue_loopback("registry")?;
+        Self::start_as(&leaf, authority, directory, accounts)
+    }
+
+    /// Starts a registry with this certificate.
+    pub fn start_as(
+        leaf: &Leaf,
+        authority: &Authority,
+        directory: &Path,
+        accounts: &[Account],
+    ) -> Result<Self> {
+        fs::create_dir(directory)?;
         fs::write(directory.join("tls.pem"), &leaf.certificate)?;
         fs::write(directory.join("tls.key"), &leaf.key)?;
         fs::create_dir(directory.join("trust"))?;

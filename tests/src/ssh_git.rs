@@ -53,6 +53,16 @@ impl SshGit {
         format!("ssh://git@127.0.0.1:{}/nothing/here.git", self.port)
     }
 
+    /// Returns the port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns the home directory of the user `git`, where relative paths begin.
+    pub fn home(&self) -> &Path {
+        &self.directory
+    }
+
     /// Returns the path of the private key that may read.
     pub fn key_file(&self) -> PathBuf {
         self.directory.join("user-key")

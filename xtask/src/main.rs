@@ -6,7 +6,7 @@ mod lint;
 mod setup;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +27,8 @@ fn run() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["setup"] => setup::run(),
+        ["install"] => install(Path::new("/usr/local/bin")),
+        ["install", directory] => install(Path::new(directory)),
         ["fmt"] => cargo(&["fmt", "--all"]),
         ["fmt", "--check"] => lint::format(),
         ["lint"] => lint::run(),
@@ -47,6 +49,26 @@ fn run() -> Result<()> {
         }
         _ => bail!("unknown command `{}`; `cargo xtask help` lists them", words.join(" ")),
     }
+}
+
+/// Builds the two programs as they are meant to be used, and puts them into a directory.
+fn install(directory: &Path) -> Result<()> {
+    setup::programs()?;
+    cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--bins",
+        "--package=sbs-server",
+        "--package=sbs-cli",
+    ])?;
+    let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let mut install = program("install");
+    install.args(["-D", "--mode=755", "--target-directory"]).arg(directory);
+    install.args(["sbs", "sbs-server"].map(|name| built.join("release").join(name)));
+    run_command(&mut install)?;
+    say(&format!("sbs and sbs-server are in {}", directory.display()));
+    Ok(())
 }
 
 fn test(filters: &[&str]) -> Result<()> {
@@ -143,6 +165,9 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   setup            install the Debian packages that tests and demo need (as root)
+  install [DIRECTORY]
+                   build sbs and sbs-server for use and put them into /usr/local/bin, with the Debian
+                   packages that they need (as root)
   fmt [--check]    format the code, or check that it is formatted
   lint             formatting, clippy, forbidden words, documentation
   test [FILTER..]  every test, with the real programs (git, sshd, buildah, docker-registry)

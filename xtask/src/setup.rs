@@ -1,4 +1,4 @@
-//! The Debian packages that the server's tests, demo and benchmark need.
+//! The Debian packages that the server, its tests, demo and benchmark need.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{program, run_command, say};
 
-/// Installs the packages that are missing; does nothing where all are there.
+/// Installs what everything here needs; does nothing where all is there.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing()?;
+    install_missing(&[&SERVER[..], &BUILD, &TESTS].concat())
+}
+
+/// Installs what the programs are built with and what the server runs.
+pub(crate) fn programs() -> Result<()> {
+    install_missing(&[&SERVER[..], &BUILD].concat())
+}
+
+fn install_missing(packages: &[&'static str]) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -25,15 +34,15 @@ pub(crate) fn run() -> Result<()> {
     installed
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {
     let mut query = program("dpkg-query");
-    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]).args(PACKAGES);
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]).args(packages);
     // The exit code is 1 where a package is not known, which is no fault.
     let Ok(output) = query.output() else {
         bail!(
-            "this is not a Debian system (there is no dpkg-query); the tests need what these \
-             packages of Debian hold: {}",
-            PACKAGES.join(" ")
+            "this is not a Debian system (there is no dpkg-query); what these packages of Debian \
+             hold is needed: {}",
+            packages.join(" ")
         );
     };
     let text = String::from_utf8_lossy(&output.stdout);
@@ -43,7 +52,7 @@ fn missing() -> Result<Vec<&'static str>> {
         text.lines().any(|line| line.split_once(' ') == Some((package, "installed")))
             || (*package == "npm" && npm)
     };
-    Ok(PACKAGES.into_iter().filter(|package| !installed(package)).collect())
+    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -90,8 +99,8 @@ fn is_root() -> bool {
 // invoke-rc.d(8): the exit code 101 of this program forbids the action.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-const PACKAGES: [&str; 40] = [
-    // What the server runs.
+/// What the server runs.
+const SERVER: [&str; 8] = [
     "buildah",
     "ca-certificates",
     "git",
@@ -100,12 +109,14 @@ const PACKAGES: [&str; 40] = [
     "openssh-client",
     "runc",
     "util-linux",
-    // What OpenPGP is built with, and the feature `tpm2`.
-    "libclang-dev",
-    "libssl-dev",
+];
+
+/// What OpenPGP is built with.
+const BUILD: [&str; 3] = ["libclang-dev", "libssl-dev", "pkg-config"];
+
+const TESTS: [&str; 29] = [
+    // What the feature `tpm2` is built with, and libFuzzer.
     "libtss2-dev",
-    "pkg-config",
-    // What libFuzzer is built with.
     "g++",
     // The other end of what it talks to.
     "apache2-utils",
