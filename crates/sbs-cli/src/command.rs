@@ -23,7 +23,7 @@ use sbs_proto::v2::Selector;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::args::{Args, Command, Prepare, StateCommand};
+use crate::args::{Args, CertificateCommand, Command, Prepare, StateCommand};
 use crate::certificate::{Certificates, Renewal};
 use crate::command::verify::KeySource;
 use crate::config::{Config, Notice, OpenConfigError};
@@ -111,21 +111,37 @@ fn run_with_config(
     now: OffsetDateTime,
 ) -> Result<(), CommandError> {
     match command {
-        Command::CreateClientCert { renew } => {
+        Command::Certificates(command) => run_for_certificates(command, context, now),
+        Command::Prepare(asked) => prepare::run(context, asked, now),
+        command => block_on(call(command, context)),
+    }
+}
+
+fn run_for_certificates(
+    command: &CertificateCommand,
+    context: &Context<'_>,
+    now: OffsetDateTime,
+) -> Result<(), CommandError> {
+    match command {
+        CertificateCommand::CreateClientCert { renew } => {
             certificate::create_client(context, renewal(*renew), now)
         }
-        Command::CreateServerCert { renew } => {
+        CertificateCommand::CreateServerCert { renew } => {
             certificate::create_server(context, renewal(*renew), now)
         }
-        Command::SignCsr { overwrite } => {
+        CertificateCommand::GetServerCsr { contact, overwrite } => {
+            block_on(contact::save_request(context, contact, existing(*overwrite)))
+        }
+        CertificateCommand::SignCsr { overwrite } => {
             certificate::sign_request(context, existing(*overwrite), now)
         }
-        Command::DeleteCertificates => certificate::delete(context),
-        Command::Prepare(asked) => prepare::run(context, asked, now),
-        Command::InstanceEnv { layout, recipient } => {
+        CertificateCommand::PostServerCert { contact } => {
+            block_on(contact::post_certificate(context, contact))
+        }
+        CertificateCommand::DeleteCertificates => certificate::delete(context),
+        CertificateCommand::InstanceEnv { layout, recipient } => {
             environment::print(context, *layout, recipient.as_deref(), now)
         }
-        command => block_on(call(command, context)),
     }
 }
 
@@ -164,10 +180,6 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             drill::run(context, &drill).await
         }
         Command::Status { contact } => contact::status(context, contact).await,
-        Command::GetServerCsr { contact, overwrite } => {
-            contact::save_request(context, contact, existing(*overwrite)).await
-        }
-        Command::PostServerCert { contact } => contact::post_certificate(context, contact).await,
         Command::Info => info::print(context).await,
         Command::Clean => image::clean(context).await,
         Command::GetDigest => image::digest(context).await,
@@ -220,13 +232,9 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             registration::save_json(context, &sealing).await
         }
         Command::GetConfigPython => registration::save_python(context).await,
-        Command::CreateClientCert { .. }
-        | Command::CreateServerCert { .. }
-        | Command::DeleteCertificates
-        | Command::InstanceEnv { .. }
+        Command::Certificates(_)
         | Command::Migrate { .. }
         | Command::Prepare(_)
-        | Command::SignCsr { .. }
         | Command::State { command: StateCommand::Info { .. } }
         | Command::Verify { .. }
         | Command::VerifyImage { .. }
