@@ -23,6 +23,10 @@ fn a_certificate_that_has_ended_is_replaced_through_the_socket() -> Result<()> {
     assert!(error.to_string().contains("xpired"), "{error}");
     assert!(bare.server.log_text().contains("of the server has ended"));
 
+    let examined = doctor(&bare)?;
+    assert_eq!(examined.code, 1, "{}", examined.text());
+    assert!(examined.stdout.contains("fault    its certificate     ended on"), "{examined:?}");
+
     let told = run(&bare, &["show"])?;
     assert_eq!(told.code, 0, "{}", told.text());
     let digest = describe(&ended.certificate)?.sha256.to_string();
@@ -46,6 +50,11 @@ fn a_certificate_that_has_ended_is_replaced_through_the_socket() -> Result<()> {
     let digest = describe(&certificate)?.sha256.to_string();
     assert!(told.stdout.contains(&digest) && told.stdout.contains("installed"), "{told:?}");
     assert_eq!(bare.api(&bare.authority.pem)?.call("GET", "/image")?.status, 200);
+
+    let examined = doctor(&bare)?;
+    assert_eq!(examined.code, 0, "{}", examined.text());
+    assert!(examined.stdout.contains("warning  its certificate     valid until"), "{examined:?}");
+    assert!(examined.stdout.contains("ok       its authority       valid until"), "{examined:?}");
 
     bare.server.kill();
     let none = run(&bare, &["show"])?;
@@ -112,6 +121,11 @@ fn what_is_no_request_is_refused_and_the_next_one_is_answered() -> Result<()> {
     drop(stream);
     assert_eq!(run(&bare, &["show"])?.code, 0);
     Ok(())
+}
+
+fn doctor(bare: &BareServer) -> Result<Outcome> {
+    let mut command = program(built("sbs-server").context("the server")?);
+    outcome(command.arg("doctor").arg("--config").arg(bare.path("server.toml")))
 }
 
 fn run(bare: &BareServer, arguments: &[&str]) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 mod build;
 mod certificate;
 mod contact;
+mod doctor;
 mod drill;
 mod environment;
 mod image;
@@ -32,6 +33,7 @@ use crate::error::{CommandError, Kind};
 use crate::file::{Existing, ReadFileError};
 use crate::ui::Ui;
 
+pub(crate) use self::doctor::{RENEW_AUTHORITY, RENEW_CLIENT, RENEW_SERVER};
 pub(crate) use self::verify_image::parse_image;
 
 /// Does what the command line says.
@@ -112,6 +114,7 @@ fn run_with_config(
 ) -> Result<(), CommandError> {
     match command {
         Command::Certificates(command) => run_for_certificates(command, context, now),
+        Command::Doctor => block_on(doctor::run(context, now)),
         Command::Prepare(asked) => prepare::run(context, asked, now),
         command => block_on(call(command, context)),
     }
@@ -233,6 +236,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         }
         Command::GetConfigPython => registration::save_python(context).await,
         Command::Certificates(_)
+        | Command::Doctor
         | Command::Migrate { .. }
         | Command::Prepare(_)
         | Command::State { command: StateCommand::Info { .. } }

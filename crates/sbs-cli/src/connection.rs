@@ -8,6 +8,7 @@ use crate::error::{CommandError, Kind};
 use crate::file::{self, ReadFileError};
 use crate::limits::PEM_BYTES;
 use crate::ui::Ui;
+use crate::validity;
 
 /// Makes a client of the server that the configuration names, as the client that it describes.
 pub(crate) fn client(
@@ -17,11 +18,15 @@ pub(crate) fn client(
 ) -> Result<Client, CommandError> {
     let authority = file::read(&certificates.authority, PEM_BYTES).map_err(missing)?;
     let identity = identity(certificates, ui)?;
-    let ui = ui.clone();
+    validity::of_client(certificates, ui);
+    let (ui, of_server) = (ui.clone(), validity::of_server(ui.clone()));
     let client = Client::builder(config.hostname()?, config.port()?)?
         .trust(&authority)?
         .identity(&identity)?
-        .with_observer(move |event| ui.observe(event))
+        .with_observer(move |event| {
+            of_server(event);
+            ui.observe(event);
+        })
         .build()?;
     Ok(client)
 }

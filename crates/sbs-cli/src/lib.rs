@@ -32,6 +32,7 @@ mod original;
 mod part;
 mod state_file;
 mod ui;
+mod validity;
 
 use std::process::ExitCode;
 

@@ -141,6 +141,8 @@ pub(crate) fn http(standstill: Duration) -> reqwest::ClientBuilder {
         .user_agent(concat!("sbs-client/", env!("CARGO_PKG_VERSION")))
         .https_only(true)
         .no_proxy()
+        // For the observer: which certificate the server showed.
+        .tls_info(true)
         // A redirect would take the request, with its secrets, to a host of the server's choice.
         .redirect(Policy::none())
         .connect_timeout(limits::CONNECT_TIMEOUT)

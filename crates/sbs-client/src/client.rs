@@ -247,7 +247,7 @@ impl Client {
         response: impl Future<Output = Result<Response, CallError>>,
     ) -> Result<Response, CallError> {
         let started = Instant::now();
-        let response = response.await;
+        let response = response.await.inspect(|response| self.settings.observer.answered(response));
         let status = response.as_ref().ok().map(|response| response.status().as_u16());
         let elapsed = started.elapsed();
         let method = method.as_str();
@@ -288,6 +288,7 @@ impl Client {
         let mut status = None;
         let result = match self.send(http, method.clone(), route, body, bounds.time).await {
             Ok(response) => {
+                self.settings.observer.answered(&response);
                 status = Some(response.status().as_u16());
                 self.receive(response, route, bounds.bytes).await
             }

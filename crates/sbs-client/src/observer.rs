@@ -6,6 +6,12 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// The server began to answer.
+    Answered {
+        /// The certificate that it showed, DER (RFC 5280).
+        certificate: &'a [u8],
+    },
+
     /// A download was cut; it goes on after a pause.
     Cut {
         /// The number of bytes of the file so far.
@@ -64,6 +70,14 @@ impl Observer {
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
         (self.0)(event);
+    }
+
+    /// Tells who answers.
+    pub(crate) fn answered(&self, response: &reqwest::Response) {
+        let tls = response.extensions().get::<reqwest::tls::TlsInfo>();
+        if let Some(certificate) = tls.and_then(reqwest::tls::TlsInfo::peer_certificate) {
+            self.tell(&Event::Answered { certificate });
+        }
     }
 }
 

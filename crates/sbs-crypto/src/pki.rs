@@ -26,7 +26,7 @@ mod server;
 // The public interface:
 pub use self::authority::{CertificateAuthority, IssueError, Issued, LoadError};
 pub use self::code_signing::{CodeSigningCertificate, ParseCodeSigningError};
-pub use self::describe::{CertificateInfo, DescribeError, describe, describe_all};
+pub use self::describe::{CertificateInfo, DescribeError, describe, describe_all, describe_der};
 pub use self::request::{ParseRequestError, ServerRequest, public_key_digest};
 pub use self::server::{
     ParseServerChainError, ParseServerKeyError, ServerChain, ServerHost, ServerKey,

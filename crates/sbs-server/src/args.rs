@@ -45,6 +45,18 @@ pub(crate) enum Command {
     },
     /// Print the settings with their defaults and explanations
     DefaultConfig,
+    /// Try what the server needs on this machine, and tell what is not as it should be
+    ///
+    /// Nothing is changed, and a server that runs is not disturbed: its certificates are asked for at its
+    /// socket. With a fault the exit code is not 0.
+    Doctor {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Look at the certificates in this file, too, as run takes it
+        #[arg(long, value_name = "FILE")]
+        env_file: Option<PathBuf>,
+    },
     /// Make the key that `SERVER_KEY` can be encrypted to, or print its public half
     #[command(subcommand)]
     Identity(IdentityCommand),

@@ -12,6 +12,7 @@ mod certificates;
 mod clock;
 mod config;
 mod core;
+mod doctor;
 mod env_file;
 mod hardening;
 mod http;
@@ -59,6 +60,14 @@ fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
         args::Command::Certificate(command) => run::certificate(command)?,
         args::Command::CheckConfig { config } => {
             config::Settings::load(&config)?;
+            String::new()
+        }
+        args::Command::Doctor { config, env_file } => {
+            let now = clock::Clock::system().now();
+            let report = doctor::run(config.as_deref(), env_file.as_deref(), now)?;
+            let (text, outcome) = report.finish();
+            std::io::stdout().write_all(text.as_bytes())?;
+            outcome?;
             String::new()
         }
         args::Command::DefaultConfig => include_str!("../default.toml").to_owned(),

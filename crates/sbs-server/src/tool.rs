@@ -384,6 +384,11 @@ impl Lines {
 const SCRIPT: &str = "umask 022; echo sbs > /proc/sys/kernel/hostname; exec \"$@\"";
 const SCRIPT_WITH_LOOPBACK: &str =
     "umask 022; echo sbs > /proc/sys/kernel/hostname; ip link set lo up; exec \"$@\"";
+/// Tells whether a program is where tools are looked for.
+pub(crate) fn is_there(program: &str) -> bool {
+    SEARCH_PATH.split(':').any(|directory| Path::new(directory).join(program).is_file())
+}
+
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const READ_BYTES: usize = 16 * 1024;
 const MAX_LINE_BYTES: usize = 64 * 1024;

@@ -303,6 +303,13 @@ pub(crate) enum Command {
         trust: PathBuf,
     },
 
+    /// Look at all that a build depends on, and say what is not as it should be and what to do
+    ///
+    /// The configuration and what it names, the certificates and until when they are valid, the server,
+    /// its root secret, and whether its state was saved. With a fault the exit code is not 0.
+    #[command(display_order = 18)]
+    Doctor,
+
     /// Print what the server is and can do, and how its root secret is kept
     #[command(display_order = 18)]
     Info,

@@ -11,6 +11,8 @@ mod compatibility;
 #[cfg(test)]
 mod contact;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod images;

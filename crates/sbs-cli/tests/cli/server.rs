@@ -62,6 +62,28 @@ impl Served {
         Self::serving(listener, place, config, answer)
     }
 
+    /// A server whose certificate is valid for so many days.
+    pub(crate) fn with_server_days(
+        days: &str,
+        mut answer: impl FnMut(&str, &str) -> (u16, String) + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Place::with_certificates(listener.local_addr().unwrap().port());
+        let directory = ".container-u-1.d";
+        place.write("ending.cnf", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth\n");
+        let words = format!(
+            "x509 -req -in {directory}/server-csr.pem -CA {directory}/client-ca.pem -CAkey \
+             {directory}/client-ca-key.pem -days {days} -extfile ending.cnf -out ending.pem"
+        );
+        place.openssl(&words.split_whitespace().collect::<Vec<_>>());
+        place.write("ending-key.pem", &place.read(&format!("{directory}/server-cert-key.pem")));
+        let config = config(&place, "ending");
+        Self::serving(listener, place, config, move |line, body| {
+            let (status, body) = answer(line, std::str::from_utf8(body).unwrap());
+            Reply { status, head: String::new(), body: body.into_bytes() }
+        })
+    }
+
     /// A server whose certificate is its own and for another host: `stranger.pem`, with its key in
     /// `stranger-key.pem`. The place has certificates of the client alone.
     pub(crate) fn stranger(

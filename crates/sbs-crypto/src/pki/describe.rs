@@ -51,6 +51,11 @@ pub fn describe(certificate_pem: &str) -> Result<CertificateInfo, DescribeError>
     info(&block.der).ok_or(DescribeError::NotACertificate)
 }
 
+/// Reads a certificate in DER form.
+pub fn describe_der(der: &[u8]) -> Result<CertificateInfo, DescribeError> {
+    info(der).ok_or(DescribeError::NotACertificate)
+}
+
 /// Reads every certificate of a PEM text of at most 64 KiB, which holds one at least.
 pub fn describe_all(certificates_pem: &str) -> Result<Vec<CertificateInfo>, DescribeError> {
     let blocks = armor::decode(certificates_pem).ok_or(DescribeError::NotPem)?;

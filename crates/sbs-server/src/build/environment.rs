@@ -1,7 +1,7 @@
 //! What every build needs and no build changes: made once, when the server starts.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sbs_proto::DefinitionName;
 use thiserror::Error;
@@ -41,7 +41,7 @@ impl Environment {
         let bases = store.directory("bases").map_err(at("bases"))?;
         remove_directory(&bases.join(PARTIAL)).map_err(at("bases"))?;
         let engine = store.directory("engine").map_err(at("engine"))?;
-        let engine = Buildah::probe(&engine, &engine_settings(&settings)).await?;
+        let engine = probe_engine(&engine, &settings).await?;
         let isolation = engine.isolation();
         tracing::info!(version = engine.version(), %isolation, "buildah");
         if settings.build.network == NetworkSetting::Host {
@@ -62,6 +62,23 @@ impl Environment {
         let lookasides = lookasides(&settings)?;
         Ok(Self { clock, settings, bases, engine, lookasides, git, registry })
     }
+}
+
+impl Environment {
+    /// Checks what the settings say of registries, without a build engine.
+    pub(crate) fn check(settings: &Settings) -> Result<(), PrepareError> {
+        RegistryClient::new(&registry_trust(settings)?, Limits::default())?;
+        lookasides(settings)?;
+        Ok(())
+    }
+}
+
+/// Tries what the build engine can do here. `root` is where it keeps what it works with.
+pub(crate) async fn probe_engine(
+    root: &Path,
+    settings: &Settings,
+) -> Result<Buildah, ProbeEngineError> {
+    Buildah::probe(root, &engine_settings(settings)).await
 }
 
 /// Returns the file of the host keys of first use. It is a part of what is kept of the image

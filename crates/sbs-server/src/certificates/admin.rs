@@ -115,6 +115,22 @@ async fn carry_out(request: Request, certificates: &Certificates) -> Answer {
 
 /// Asks the server that uses this data directory; returns what to tell.
 pub(crate) fn ask(data_directory: &Path, request: &Request) -> Result<String, AskError> {
+    match exchange(data_directory, request)? {
+        Answer::Csr(csr) => Ok(csr),
+        Answer::Told(told) => Ok(text_of(&told)),
+        Answer::Refused(reason) => Err(AskError::Refused { reason }),
+    }
+}
+
+/// Asks the server that uses this data directory for its certificates.
+pub(crate) fn told(data_directory: &Path) -> Result<Told, AskError> {
+    match exchange(data_directory, &Request::Show)? {
+        Answer::Told(told) => Ok(told),
+        Answer::Refused(reason) | Answer::Csr(reason) => Err(AskError::Refused { reason }),
+    }
+}
+
+fn exchange(data_directory: &Path, request: &Request) -> Result<Answer, AskError> {
     let path = data_directory.join(SOCKET);
     let at = |source| AskError::Unreachable { path: path.clone(), source };
     check_parents(&path)?;
@@ -126,11 +142,7 @@ pub(crate) fn ask(data_directory: &Path, request: &Request) -> Result<String, As
     stream.write_all(&text).map_err(at)?;
     let mut line = String::new();
     BufReader::new(stream.take(REQUEST_BYTES)).read_line(&mut line).map_err(at)?;
-    match serde_json::from_str(&line).map_err(AskError::Answer)? {
-        Answer::Csr(csr) => Ok(csr),
-        Answer::Told(told) => Ok(text_of(&told)),
-        Answer::Refused(reason) => Err(AskError::Refused { reason }),
-    }
+    serde_json::from_str(&line).map_err(AskError::Answer)
 }
 
 fn text_of(told: &Told) -> String {
