@@ -9,7 +9,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, OpenConfigError};
+use crate::config::{self, Config, OpenConfigError};
 use crate::file::{self, Access, Existing, ReadFileError, WriteFileError};
 use crate::limits::PEM_BYTES;
 
@@ -28,11 +28,14 @@ pub(crate) struct Certificates {
     authority_key: PathBuf,
     /// The client's certificate followed by its key.
     pub(crate) client: PathBuf,
+    /// `<client>.d`, which these commands make.
+    default_directory: PathBuf,
+    /// Where everything else is: the directory of CERTPATH, or the default.
     directory: PathBuf,
     /// The server's request for a certificate, where CSRPATH names it.
     request: Option<PathBuf>,
-    server_directory: PathBuf,
-    supplied: bool,
+    supplied_authority: bool,
+    supplied_client: bool,
     /// Every path that the configuration names.
     supplied_paths: Vec<PathBuf>,
 }
@@ -62,29 +65,31 @@ pub(crate) enum Outcome {
 impl Certificates {
     /// Says where the certificates are that a configuration means.
     pub(crate) fn of(config: &Config) -> Result<Self, OpenConfigError> {
-        let client = match config.path("CLIENT_CRT_KEY")? {
-            Some(path) => path,
+        let supplied = config.path("CLIENT_CRT_KEY")?;
+        let supplied_client = supplied.is_some();
+        let client = match &supplied {
+            Some(path) => path.clone(),
             None => config.certificate_stem()?.into(),
         };
-        let mut directory = client.clone().into_os_string();
-        directory.push(".d");
-        let directory = PathBuf::from(directory);
+        let mut default_directory = client.clone().into_os_string();
+        default_directory.push(".d");
+        let default_directory = PathBuf::from(default_directory);
+        let directory = config.text("CERTPATH")?.map(directory_in);
+        let directory = directory.unwrap_or_else(|| default_directory.clone());
         let (authority, authority_key) = (config.path("CAPATH")?, config.path("CAKEYPATH")?);
-        let supplied = authority.is_some() && authority_key.is_some();
+        let supplied_authority = authority.is_some() && authority_key.is_some();
         let (request, certificate) = (config.path("CSRPATH")?, config.path("CERTPATH")?);
-        let named = [&config.path("CLIENT_CRT_KEY")?, &authority, &authority_key];
-        let named = named.into_iter().chain([&request, &certificate]).flatten().cloned();
-        let supplied_paths = named.collect();
-        // As in the original, the directory counts and the file name does not.
-        let server = certificate.and_then(|path| path.parent().map(Path::to_owned));
+        let named = [&supplied, &authority, &authority_key, &request, &certificate];
+        let supplied_paths = named.into_iter().flatten().cloned().collect();
         Ok(Self {
             authority: authority.unwrap_or_else(|| directory.join("client-ca.pem")),
             authority_key: authority_key.unwrap_or_else(|| directory.join("client-ca-key.pem")),
             client,
-            server_directory: server.unwrap_or_else(|| directory.clone()),
+            default_directory,
             directory,
             request,
-            supplied,
+            supplied_authority,
+            supplied_client,
             supplied_paths,
         })
     }
@@ -103,8 +108,9 @@ impl Certificates {
         if outcome == Outcome::Renewed && !self.in_directory("client-cert-key.pem").exists() {
             return Err(CertificateError::Supplied { path: self.client.clone() });
         }
-        file::make_directory(&self.directory)?;
-        let kept = outcome == Outcome::Renewed || self.supplied && self.authority.exists();
+        self.make_directory()?;
+        let kept =
+            outcome == Outcome::Renewed || self.supplied_authority && self.authority.exists();
         let authority = if kept {
             self.load_authority()?
         } else {
@@ -148,7 +154,7 @@ impl Certificates {
             Outcome::Made
         };
         let issued = self.load_authority()?.issue_server(host, now)?;
-        file::make_directory(&self.server_directory)?;
+        self.make_directory()?;
         write(&request, &issued.request_pem, Access::Everyone)?;
         write(&key, &issued.key_pem, Access::Owner)?;
         write(&certificate, &issued.certificate_pem, Access::Everyone)?;
@@ -191,28 +197,28 @@ impl Certificates {
 
     /// Returns the file that remembers the `RUNTIME_TYPE` that `init` was called with.
     pub(crate) fn runtime_type_file(&self) -> Result<PathBuf, WriteFileError> {
-        file::make_directory(&self.directory)?;
+        self.make_directory()?;
         Ok(self.in_directory("sbsRuntime_Type"))
     }
 
     /// Returns the file of the OpenPGP key that signs registration definitions.
     pub(crate) fn vendor_key_file(&self) -> Result<PathBuf, WriteFileError> {
-        file::make_directory(&self.directory)?;
+        self.make_directory()?;
         Ok(self.in_directory("vendor-key.pgp"))
     }
 
     /// Tells whether every client file is there; an error names those that are not if some are.
     fn find_client_set(&self) -> Result<bool, CertificateError> {
-        // With a certificate and a CA of the user's own nothing else is needed.
-        let own = [&self.client, &self.authority, &self.authority_key];
-        if self.supplied && own.iter().all(|path| path.exists()) {
+        // As in the original, nothing else is needed.
+        let needed = [&self.client, &self.authority, &self.authority_key];
+        if needed.iter().all(|path| path.exists()) {
             return Ok(true);
         }
         let names =
             ["client-csr.pem", "client-cert.pem", "client-cert-key.pem", "client-cert-bundle.pem"];
         let inner = names.map(|name| self.in_directory(name));
         let mut files: Vec<&PathBuf> = inner.iter().chain([&self.client]).collect();
-        if !(self.supplied && self.authority.exists() && self.authority_key.exists()) {
+        if !(self.supplied_authority && self.authority.exists() && self.authority_key.exists()) {
             files.extend([&self.authority, &self.authority_key]);
         }
         find_set(&files)
@@ -226,11 +232,30 @@ impl Certificates {
 
     fn server_files(&self) -> [PathBuf; 3] {
         ["server-csr.pem", "server-cert.pem", "server-cert-key.pem"]
-            .map(|name| self.server_directory.join(name))
+            .map(|name| self.in_directory(name))
+    }
+
+    /// Makes the directory. One of the user's own keeps the mode that it has.
+    fn make_directory(&self) -> Result<(), WriteFileError> {
+        file::make_directory(&self.directory)?;
+        if self.directory == self.default_directory {
+            // One that the original's client made is open to all.
+            file::close_directory(&self.directory)?;
+        }
+        Ok(())
     }
 
     fn in_directory(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+}
+
+/// Returns the directory that a path names, of which the original takes all before the last slash.
+fn directory_in(path: &str) -> PathBuf {
+    match path.rsplit_once('/') {
+        None => PathBuf::from("."),
+        Some(("", _)) => PathBuf::from("/"),
+        Some((directory, _)) => config::expand(Path::new(directory)),
     }
 }
 

@@ -134,8 +134,12 @@ fn content(file: &File) -> io::Result<(Digest, u64)> {
 /// Makes a directory that its owner alone may enter, if it is not there.
 pub(crate) fn make_directory(path: &Path) -> Result<(), WriteFileError> {
     let failed = |source| WriteFileError::Io { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    // One that the original's client made is open to all.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+}
+
+/// Closes a directory that is there to all but its owner.
+pub(crate) fn close_directory(path: &Path) -> Result<(), WriteFileError> {
+    let failed = |source| WriteFileError::Io { path: path.to_owned(), source };
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
 }
 
@@ -224,8 +228,11 @@ mod tests {
         }
         let inner = directory.path().join("a/b");
         make_directory(&inner).unwrap();
+        assert_eq!(mode(&inner), 0o700);
         fs::set_permissions(&inner, Permissions::from_mode(0o755)).unwrap();
         make_directory(&inner).unwrap();
+        assert_eq!(mode(&inner), 0o755);
+        close_directory(&inner).unwrap();
         assert_eq!(mode(&inner), 0o700);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a temporary file is left");
     }

@@ -53,7 +53,7 @@ pub(crate) enum CertificateCommand {
 
     /// Remove the certificates and keys that this program made, those of the authority too
     ///
-    /// Files that the configuration names stay.
+    /// Files that the configuration names stay; where it has CLIENT_CRT_KEY, nothing is removed.
     #[command(display_order = 3)]
     DeleteCertificates,
 

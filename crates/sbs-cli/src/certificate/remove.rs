@@ -26,11 +26,16 @@ pub(crate) struct RemoveError {
 
 impl Certificates {
     /// Removes the certificates and keys in their default places. What the configuration names stays,
-    /// and so does everything that is not known here.
-    pub(crate) fn delete(&self) -> Result<Removed, RemoveError> {
+    /// and so does everything that is not known here; `None`: the configuration names the client's
+    /// certificate, and so nothing is in its default place.
+    pub(crate) fn delete(&self) -> Result<Option<Removed>, RemoveError> {
+        if self.supplied_client {
+            return Ok(None);
+        }
+        let directory = &self.default_directory;
         let mut outcome = Removed::default();
         // Keys first: what is left after a failure is worth less.
-        let files = FILES.map(|name| self.in_directory(name));
+        let files = FILES.map(|name| directory.join(name));
         for path in [self.client.clone()].into_iter().chain(files) {
             if !path.exists() {
                 continue;
@@ -41,19 +46,18 @@ impl Certificates {
             fs::remove_file(&path).map_err(|source| failed(&path, source))?;
             outcome.removed.push(path);
         }
-        if self.directory.exists() {
-            let entries = fs::read_dir(&self.directory);
-            for entry in entries.map_err(|source| failed(&self.directory, source))? {
-                outcome.kept.push(entry.map_err(|source| failed(&self.directory, source))?.path());
+        if directory.exists() {
+            let entries = fs::read_dir(directory);
+            for entry in entries.map_err(|source| failed(directory, source))? {
+                outcome.kept.push(entry.map_err(|source| failed(directory, source))?.path());
             }
             outcome.kept.sort();
             if outcome.kept.is_empty() {
-                let removed = fs::remove_dir(&self.directory);
-                removed.map_err(|source| failed(&self.directory, source))?;
-                outcome.removed.push(self.directory.clone());
+                fs::remove_dir(directory).map_err(|source| failed(directory, source))?;
+                outcome.removed.push(directory.clone());
             }
         }
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 }
 

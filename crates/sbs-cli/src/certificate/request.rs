@@ -28,7 +28,7 @@ impl Certificates {
         let request = parse(&path, pem)?;
         self.refuse_key_of_ours()?;
         if self.request.is_none() {
-            file::make_directory(&self.server_directory)?;
+            self.make_directory()?;
         }
         file::write(&path, pem.as_bytes(), Access::Everyone, existing)?;
         Ok((path, request))
@@ -47,7 +47,7 @@ impl Certificates {
         let authority = self.load_authority()?;
         let certificate = authority.sign_server_request(&request, host, now)?;
         let [_, path, _] = self.server_files();
-        file::make_directory(&self.server_directory)?;
+        self.make_directory()?;
         file::write(&path, certificate.as_bytes(), Access::Everyone, existing)?;
         Ok(SignedRequest { certificate, path, request })
     }

@@ -87,11 +87,18 @@ pub(crate) fn sign_request(
 
 /// Removes what the commands above made.
 pub(crate) fn delete(context: &Context<'_>) -> Result<(), CommandError> {
-    let Removed { kept, removed } =
-        context.certificates.delete().map_err(CertificateError::from)?;
-    if removed.is_empty() {
-        context.ui.note("there is nothing to remove");
+    let deleted = context.certificates.delete().map_err(CertificateError::from)?;
+    match &deleted {
+        None => context.ui.warning(
+            "nothing is removed: CLIENT_CRT_KEY names a certificate and key of your own, and what \
+             is beside it is yours, too",
+        ),
+        Some(Removed { removed, .. }) if removed.is_empty() => {
+            context.ui.note("there is nothing to remove");
+        }
+        Some(_) => {}
     }
+    let Removed { kept, removed } = deleted.unwrap_or_default();
     let shown = |paths: &[PathBuf]| -> Vec<String> {
         paths.iter().map(|path| path.display().to_string()).collect()
     };

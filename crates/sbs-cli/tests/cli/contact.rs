@@ -195,6 +195,8 @@ fn the_requests_path_can_be_given() {
     place.openssl(&["verify", "-CAfile", ".container-u-1.d/client-ca.pem", "own/server-cert.pem"]);
     fs::create_dir(place.path("flag")).unwrap();
     let csr = ["--csrpath", "flag/request.pem"];
+    place.set("CAPATH", format!("{DIRECTORY}/client-ca.pem"));
+    place.set("CAKEYPATH", format!("{DIRECTORY}/client-ca-key.pem"));
     let _run: Run = place.good(&[&csr[..], &["get-server-csr", "--noverify"]].concat());
     assert_eq!(place.read("flag/request.pem"), place.read("own/request.pem"));
 }

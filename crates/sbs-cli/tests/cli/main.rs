@@ -23,6 +23,8 @@ mod migrate;
 #[cfg(test)]
 mod originals;
 #[cfg(test)]
+mod own_files;
+#[cfg(test)]
 mod place;
 #[cfg(test)]
 mod prepare;
