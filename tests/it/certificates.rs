@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use rcgen::ExtendedKeyUsagePurpose::ClientAuth;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, SanType};
 use sbs_crypto::pki::describe;
-use sbs_tests::{Api, Authority, BareServer, Reply, output, program};
+use sbs_tests::{
+    Api, Authority, BareServer, Reply, Sbs, ServerSetup, TestServer, output, program, variable,
+};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -68,6 +70,40 @@ fn t1_the_first_certificate_is_known_by_the_fingerprint_in_the_log() -> Result<(
     // Another server, such as one in the middle, has another.
     let other = BareServer::start()?;
     assert_ne!(other.shown_digest()?, shown);
+    Ok(())
+}
+
+#[test]
+fn t1_the_command_line_brings_a_server_to_its_certificate() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let config = json!({ "HOSTNAME": "localhost" });
+    let sbs = Sbs::new(&place.path().join("client"), config.as_object().context("no object")?)?;
+    sbs.ok(&["create-client-cert"])?;
+    let directory = place.path().join("server");
+    fs::create_dir(&directory)?;
+    let environment = vec![variable("CLIENT_CA", &sbs.certificate_file("client-ca.pem")?)];
+    let setup = ServerSetup { directory, environment, settings: String::new() };
+    let server = TestServer::start(setup)?;
+    sbs.set("CICD_PORT", server.port())?;
+    assert_eq!(sbs.run(&["status"])?.code, 3);
+
+    // Whose request it is has to be compared, unless the fingerprint was.
+    let unknown = sbs.run(&["get-server-csr", "--noverify"])?;
+    assert_eq!(unknown.code, 0, "{}", unknown.text());
+    let warning = "warning: nothing proves that the request is the server's";
+    assert!(unknown.stderr.contains(warning), "{}", unknown.stderr);
+    let log = server.log_text();
+    let shown = log.split("sha256=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let fingerprint = shown.context("no fingerprint in the log")?;
+    let known = sbs.run(&["get-server-csr", "--fingerprint", fingerprint])?;
+    assert_eq!(known.code, 0, "{}", known.text());
+    assert!(!known.stderr.contains("warning"), "{}", known.stderr);
+
+    sbs.ok(&["sign-csr"])?;
+    let other = sbs.run(&["post-server-cert", "--fingerprint", &"00".repeat(32)])?;
+    assert_eq!(other.code, 3, "{}", other.text());
+    sbs.ok(&["post-server-cert", "--fingerprint", fingerprint])?;
+    assert!(sbs.ok(&["status"])?.contains("status: restarted nginx\n"));
     Ok(())
 }
 

@@ -47,14 +47,8 @@ pub(crate) async fn save_request(
     let (path, request) = context.certificates.save_request(&pem, existing)?;
     let path = path.display().to_string();
     let key = request.public_key_sha256();
-    let of_certificate = certificate.as_deref().and_then(pki::public_key_digest);
-    if of_certificate.as_ref() == Some(key) {
-        context.ui.note("the request is for the key of the certificate that the server showed");
-    } else if certificate.is_some() {
-        context.ui.warning(format_args!(
-            "the request is for another key than that of the certificate which the server showed; \
-             compare the key, too, before sign-csr: whoever has it can pose as the server ({key})"
-        ));
+    if let Some(certificate) = certificate.as_deref() {
+        tell_key(context, contact, key, certificate);
     }
     let shown = certificate.map(|der| sbs_crypto::digest(&der).to_string());
     let json = json!({
@@ -87,6 +81,23 @@ pub(crate) async fn post_certificate(
     let end = certificate.not_after.date();
     context.ui.note(format_args!("the server has a certificate that is valid until {end}"));
     image::print_reply(context, &reply)
+}
+
+/// Says how to know whose key it is that a certificate is asked for.
+fn tell_key(context: &Context<'_>, contact: &FirstContact, key: &Digest, certificate: &[u8]) {
+    if contact.fingerprint.is_some() {
+        // Nobody but the server could answer, and so it is its key.
+        context.ui.note(format_args!("the request is for the key {key}"));
+    } else if pki::public_key_digest(certificate).as_ref() == Some(key) {
+        // Whoever compares the certificate has compared the key.
+        context.ui.note("the request is for the key of the certificate that the server showed");
+    } else {
+        context.ui.warning(format_args!(
+            "nothing proves that the request is the server's, and whoever has its key can pose as \
+             the server: before sign-csr, compare its key {key} with the one that `sbs-server \
+             certificate show` prints on the server, or get the request again with --fingerprint"
+        ));
+    }
 }
 
 /// Makes a client of an unverified server, if that is wanted.
