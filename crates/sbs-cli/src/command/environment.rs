@@ -118,8 +118,8 @@ fn variables(
 fn text(variables: &[Variable], layout: Layout) -> Zeroizing<String> {
     let (before, between, after, separator) = match layout {
         Layout::Classic => ("-e ", "=", "", " "),
-        // A line for each, followed by an empty one, as the original prints them.
-        Layout::Contract => ("", ": \"", "\"\n", "\n"),
+        // The original prints an empty line behind the last one: the end of this one ends it.
+        Layout::Contract => ("", ": \"", "\"\n", ""),
         Layout::Env => ("", "=", "", "\n"),
         Layout::Systemd => ("", "=\"", "\"", "\n"),
     };

@@ -280,8 +280,8 @@ fn the_servers_environment_is_base64_of_pem_in_the_originals_form() {
         ("SERVER_KEY", place.read(&format!("{DIRECTORY}/server-cert-key.pem"))),
     ];
     let run = place.good(&["instance-env"]);
-    let lines: Vec<&str> = run.stdout.split("\n\n").collect();
-    assert_eq!(lines.len(), 5, "{}", run.stdout);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!((lines.len(), lines[4]), (5, ""), "{}", run.stdout);
     for ((name, pem), line) in expected.iter().zip(&lines) {
         let value = line.strip_prefix(&format!("{name}: \"")).unwrap().strip_suffix('"').unwrap();
         assert_eq!(decoded(value), *pem, "{name}");

@@ -109,7 +109,10 @@ fn every_layout_has_the_same_values() {
         assert_eq!(quoted, layout == "systemd", "{layout}");
     }
     let contract = place.good(&["instance-env"]).stdout;
-    assert_eq!(contract, NAMES.map(|name| format!("{name}: \"{}\"\n\n", value(name))).concat());
+    // The original prints the lines with an empty one behind the last.
+    let lines = NAMES.map(|name| format!("{name}: \"{}\"\n", value(name)));
+    let expected = lines.concat() + "\n";
+    assert_eq!(contract, expected);
     let classic = NAMES.map(|name| format!("-e {name}={}", value(name))).join(" ") + "\n";
     place.set("RUNTIME_TYPE", "classic");
     assert_eq!(place.good(&["instance-env"]).stdout, classic);
