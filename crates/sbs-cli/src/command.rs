@@ -26,6 +26,7 @@ use time::OffsetDateTime;
 
 use crate::args::{Args, CertificateCommand, Command, Prepare, StateCommand};
 use crate::certificate::{Certificates, Renewal};
+use crate::command::trust::KeySuffix;
 use crate::command::verify::KeySource;
 use crate::config::{Config, Notice, OpenConfigError};
 use crate::connection;
@@ -218,6 +219,12 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         }
         Command::GetPublickey { build_name } => {
             manifest::fetch_key(context, build_name.as_ref()).await
+        }
+        Command::GetSignedImagePublickey { overwrite } => {
+            trust::save_image_key(context, KeySuffix::Public, existing(*overwrite)).await
+        }
+        Command::GetDctPublickey { overwrite } => {
+            trust::save_image_key(context, KeySuffix::Dct, existing(*overwrite)).await
         }
         Command::GetSignedImagePublickey => trust::save_image_key(context).await,
         Command::GetTrust { output, overwrite } => {

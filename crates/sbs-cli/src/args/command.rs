@@ -123,8 +123,20 @@ pub(crate) enum Command {
     GetDigest,
 
     /// Save the public key that the image is checked with, in the form that contracts want it
-    #[command(display_order = 12, alias = "get-dct-publickey")]
-    GetSignedImagePublickey,
+    #[command(display_order = 12)]
+    GetSignedImagePublickey {
+        /// Replace the key of an earlier time
+        #[arg(long)]
+        overwrite: bool,
+    },
+
+    /// Save the same key under the name that its file had in 1.3.0.6
+    #[command(hide = true)]
+    GetDctPublickey {
+        /// Replace the key of an earlier time
+        #[arg(long)]
+        overwrite: bool,
+    },
 
     /// Save all that relying parties need to check the image: keys, policies, commands
     #[command(display_order = 12)]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::command::Context;
 use crate::error::{CommandError, Kind};
-use crate::file::{self, Access, Existing};
+use crate::file::{self, Access, Existing, WriteFileError};
 
 /// Saves the trust bundle and the files that the usual tools read.
 pub(crate) async fn save(
@@ -63,8 +63,20 @@ pub(crate) async fn rotate(
     context.ui.result(text.join("\n"), json!({ "keys": json, "role": role.as_str() }))
 }
 
+/// The end of the name of the file with the key of signed images.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum KeySuffix {
+    /// That of `get-dct-publickey`, as the command was called in 1.3.0.6.
+    Dct,
+    Public,
+}
+
 /// Saves the key of signed images under the name and in the form of the original's client.
-pub(crate) async fn save_image_key(context: &Context<'_>) -> Result<(), CommandError> {
+pub(crate) async fn save_image_key(
+    context: &Context<'_>,
+    suffix: KeySuffix,
+    existing: Existing,
+) -> Result<(), CommandError> {
     let registration = context.client()?.registration().await?;
     let repository = &registration.repository_name;
     // The server wrote base64 of the key for these, and leaves it to us elsewhere.
@@ -78,8 +90,16 @@ pub(crate) async fn save_image_key(context: &Context<'_>) -> Result<(), CommandE
         let error = "the server sent the name of a repository that cannot be a file's";
         return Err(CommandError::new(Kind::Refused, error));
     }
-    let path = format!("{name}-public.key");
-    file::write(Path::new(&path), text.as_bytes(), Access::Everyone, Existing::Keep)?;
+    let path = match suffix {
+        KeySuffix::Dct => format!("{name}-dct-public.key"),
+        KeySuffix::Public => format!("{name}-public.key"),
+    };
+    let written = file::write(Path::new(&path), text.as_bytes(), Access::Everyone, existing);
+    written.map_err(|error| match error {
+        error @ WriteFileError::Exists { .. } => CommandError::from(error)
+            .hint("after rotate-key the key is another one; --overwrite puts it in its place"),
+        error => error.into(),
+    })?;
     context.ui.result(&path, json!({ "file": path, "key_id": registration.public_key_id }))
 }
 

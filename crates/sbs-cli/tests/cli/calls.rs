@@ -288,3 +288,30 @@ fn t2_a_server_with_another_authority_or_name_is_exit_3() {
     assert!(run.stderr.contains("hint: "), "{run:?}");
     assert_eq!(served.asked(), ["GET /image"]);
 }
+
+#[test]
+fn c1_the_key_of_signed_images_is_replaced_only_where_that_is_asked_for() {
+    let mut key = 0;
+    let served = Served::start(move |_, _| {
+        key += 1;
+        let key = key.to_string();
+        let json = json!({
+            "repository_name": "docker.io/ns/app", "docker_username": "", "docker_password": "",
+            "public_key_id": "ab", "public_key": key, "envs_whitelist": [],
+        });
+        (200, json.to_string())
+    });
+    let place = &served.place;
+    for (command, file, keys) in [
+        ("get-signed-image-publickey", "docker.io-ns-app-public.key", ["1", "3"]),
+        ("get-dct-publickey", "docker.io-ns-app-dct-public.key", ["4", "6"]),
+    ] {
+        assert_eq!(place.good(&[command]).stdout.trim_end(), file);
+        let run = place.sbs(&[command]);
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains("--overwrite puts it in its place"), "{run:?}");
+        assert_eq!(place.read(file), keys[0]);
+        place.good(&[command, "--overwrite"]);
+        assert_eq!(place.read(file), keys[1]);
+    }
+}

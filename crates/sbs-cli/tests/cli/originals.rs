@@ -25,7 +25,7 @@ const COMMANDS: [(&str, &str, &str); 17] = [
     ("get-manifest", "GET /manifest", "manifest.BUILD.sig.tbz|"),
     ("get-publickey", "GET /publickey", "manifest.BUILD-public.pem|"),
     ("get-signed-image-publickey", "GET /config-json", "docker.io-ns-app-public.key|"),
-    ("get-dct-publickey", "GET /config-json", "docker.io-ns-app-public.key|"),
+    ("get-dct-publickey", "GET /config-json", "docker.io-ns-app-dct-public.key|"),
     ("get-digest", "GET /imagedigest", "docker.io/ns/app@sha256:0a|"),
     ("get-state-image", "GET /state-image", "BUILD|"),
     ("post-state-image --state-image state", "POST /state-image", "OK|"),
