@@ -209,16 +209,17 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
             };
             let form = if *thin { ManifestForm::Thin } else { ManifestForm::Full };
             let compatibility = verify::form(*original);
-            let build = match (build_id, build_name) {
-                (Some(id), _) => Selector::Id(id.clone()),
-                (None, Some(name)) => Selector::Named(name.clone()),
-                (None, None) => Selector::Latest,
+            let build = match build_id {
+                Some(id) => Selector::Id(id.clone()),
+                None => manifest::named(context, build_name.as_ref())?
+                    .map_or(Selector::Latest, Selector::Named),
             };
             let verification = key.map(|key| manifest::Verification { key, test: *verify_test });
             manifest::fetch(context, &build, verification, compatibility, form).await
         }
         Command::GetPublickey { build_name } => {
-            manifest::fetch_key(context, build_name.as_ref()).await
+            let build = manifest::named(context, build_name.as_ref())?;
+            manifest::fetch_key(context, build.as_ref()).await
         }
         Command::GetSignedImagePublickey { overwrite } => {
             trust::save_image_key(context, KeySuffix::Public, existing(*overwrite)).await
@@ -226,7 +227,6 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         Command::GetDctPublickey { overwrite } => {
             trust::save_image_key(context, KeySuffix::Dct, existing(*overwrite)).await
         }
-        Command::GetSignedImagePublickey => trust::save_image_key(context).await,
         Command::GetTrust { output, overwrite } => {
             trust::save(context, output.as_deref(), existing(*overwrite)).await
         }
@@ -234,7 +234,7 @@ async fn call(command: &Command, context: &Context<'_>) -> Result<(), CommandErr
         Command::GetConfigJson { email, isv_secrets, key_id, recipient, vendor_key } => {
             let sealing = registration::Sealing {
                 email: email.as_deref(),
-                key_id,
+                key_id: key_id.as_deref(),
                 recipient: recipient.as_deref(),
                 secrets: *isv_secrets,
                 vendor_key: vendor_key.as_deref(),

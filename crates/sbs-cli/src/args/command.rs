@@ -84,7 +84,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ID", value_parser = BuildId::parse, conflicts_with = "build_name")]
         build_id: Option<BuildId>,
 
-        /// Take the build of this name instead of the last one
+        /// Take the build of this name instead of the one that BUILD_NAME names, or of the last one
         #[arg(long, value_name = "NAME", value_parser = BuildName::parse)]
         build_name: Option<BuildName>,
 
@@ -113,7 +113,7 @@ pub(crate) enum Command {
     /// Save the public key that verifies the manifest of a build
     #[command(display_order = 11)]
     GetPublickey {
-        /// Take the build of this name instead of the last one
+        /// Take the build of this name instead of the one that BUILD_NAME names, or of the last one
         #[arg(long, value_name = "NAME", value_parser = BuildName::parse)]
         build_name: Option<BuildName>,
     },
@@ -165,7 +165,7 @@ pub(crate) enum Command {
     /// Save the registration definition of the classic runtime, encrypted and signed
     #[command(display_order = 12)]
     GetConfigJson {
-        /// Put this address into the user id of a vendor key that is made
+        /// Put this address into the user id of a vendor key that is made, instead of EMAIL
         #[arg(long, value_name = "ADDRESS")]
         email: Option<String>,
 
@@ -173,9 +173,10 @@ pub(crate) enum Command {
         #[arg(long)]
         isv_secrets: bool,
 
-        /// Put this name into the user id of a vendor key that is made
-        #[arg(long, value_name = "NAME", default_value = "secure-build")]
-        key_id: String,
+        /// Put this name into the user id of a vendor key that is made, instead of KEY_ID;
+        /// without both it is `secure-build`
+        #[arg(long, value_name = "NAME")]
+        key_id: Option<String>,
 
         /// Encrypt to the OpenPGP certificate in this file instead of the runtime's own
         #[arg(long, value_name = "FILE")]

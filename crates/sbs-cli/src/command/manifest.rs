@@ -123,6 +123,20 @@ fn name_of(build: &Selector) -> Option<&BuildName> {
     }
 }
 
+/// Returns the name of the build that is meant, if it has one: the given one, or `BUILD_NAME`.
+pub(crate) fn named(
+    context: &Context<'_>,
+    given: Option<&BuildName>,
+) -> Result<Option<BuildName>, CommandError> {
+    if let Some(name) = given {
+        return Ok(Some(name.clone()));
+    }
+    let name = context.config.text(BUILD_NAME)?.map(BuildName::parse);
+    name.transpose().map_err(|error| {
+        CommandError::new(Kind::Config, format!("{BUILD_NAME} cannot be used: {error}"))
+    })
+}
+
 fn file_name(name: &ManifestName, form: ManifestForm) -> String {
     let files = name.files();
     match form {
@@ -205,3 +219,5 @@ fn parse_server_key(key: &FetchedKey) -> Result<sbs_crypto::ManifestVerifyingKey
     sbs_crypto::ManifestVerifyingKey::from_pem(&key.pem)
         .map_err(|error| CommandError::new(Kind::Unverified, error))
 }
+
+const BUILD_NAME: &str = "BUILD_NAME";

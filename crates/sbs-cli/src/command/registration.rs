@@ -17,7 +17,7 @@ use crate::limits::PEM_BYTES;
 #[derive(Debug)]
 pub(crate) struct Sealing<'a> {
     pub(crate) email: Option<&'a str>,
-    pub(crate) key_id: &'a str,
+    pub(crate) key_id: Option<&'a str>,
     pub(crate) recipient: Option<&'a Path>,
     pub(crate) secrets: bool,
     pub(crate) vendor_key: Option<&'a Path>,
@@ -137,9 +137,9 @@ fn read_recipient(
 }
 
 /// Reads the vendor's key, or makes one that stays beside the client's certificates.
-fn vendor_key(
-    context: &Context<'_>,
-    sealing: &Sealing<'_>,
+fn vendor_key<'a>(
+    context: &'a Context<'_>,
+    sealing: &Sealing<'a>,
     now: OffsetDateTime,
 ) -> Result<OpenPgpSigningKey, CommandError> {
     let parse = |bytes: &[u8]| {
@@ -155,9 +155,15 @@ fn vendor_key(
     if path.exists() {
         return parse(&Zeroizing::new(file::read(&path, PEM_BYTES)?));
     }
-    let user_id = match sealing.email {
-        Some(email) => format!("{} <{email}>", sealing.key_id),
-        None => sealing.key_id.to_owned(),
+    // The flag, or what stands in the configuration.
+    let or_key = |given: Option<&'a str>, key| match given {
+        Some(given) => Ok(Some(given)),
+        None => context.config.text(key),
+    };
+    let name = or_key(sealing.key_id, "KEY_ID")?.unwrap_or("secure-build");
+    let user_id = match or_key(sealing.email, "EMAIL")? {
+        Some(email) => format!("{name} <{email}>"),
+        None => name.to_owned(),
     };
     let key = OpenPgpSigningKey::generate(&user_id, now);
     let key = key.map_err(|error| CommandError::new(Kind::Config, error))?;

@@ -135,16 +135,11 @@ fn missing(migration: &mut Migration, runtime: RuntimeType) {
 pub(super) const REPO_ID: &str = "REPO_ID";
 
 /// Keys that say nothing any more, and why.
-const WITHOUT_EFFECT: [(&str, &str); 11] = [
+const WITHOUT_EFFECT: [(&str, &str); 6] = [
     ("BUILD_DIR", "no version documented it, and the server passes over it"),
-    ("BUILD_NAME", "it is a flag: get-manifest --build-name"),
     ("BUILD_SCRIPT", "no version documented it, and the server passes over it"),
-    ("EMAIL", "it is a flag: get-config-json --email"),
     ("EXIT_NONZERO", "no version documented it, and the server passes over it"),
-    ("KEY_ID", "it is a flag: get-config-json --key-id"),
-    ("NAME", "it is a flag: post-state-image --name"),
     ("NEW_SECRET", "update --new-secret makes it"),
     ("REGISTRATION_FILE", "no version reads it"),
     ("SECRETS", "no version documented it, and the server passes over it"),
-    ("STATE_IMAGE", "it is a flag: post-state-image --state-image"),
 ];

@@ -44,7 +44,7 @@ fn the_keys_of_1_3_0_become_those_of_today() {
             "GITHUB_URL": "g", "DOCKER_REPO": "d", "DOCKER_USER": "u", "DOCKER_PASSWORD": "p",
             "DOCKER_CONTENT_TRUST_PUSH_SERVER": "https://us.icr.io", "ISV_SECRET": {"A": "b"},
             "DOCKER_CONTENT_TRUST_BASE_SERVER": "https://de.icr.io", "HOSTNAME": "192.0.2.1",
-            "RUNTIME_TYPE": "classic",
+            "RUNTIME_TYPE": "classic", "KEY_ID": "k",
         })
     );
     assert_eq!(
@@ -58,7 +58,6 @@ fn the_keys_of_1_3_0_become_those_of_today() {
             (Set, "RUNTIME_TYPE"),
             (Changed, "DOCKER_CONTENT_TRUST_PUSH_SERVER"),
             (Changed, "DOCKER_CONTENT_TRUST_BASE_SERVER"),
-            (Removed, "KEY_ID"),
             (Removed, "GITHUB_KEY"),
         ]
     );
@@ -85,12 +84,13 @@ fn the_runtime_is_the_one_that_is_wanted_there_or_meant() {
 #[test]
 fn keys_without_meaning_go_and_unknown_ones_are_named() {
     let old = r#"{"BUILD_SCRIPT": "x", "EXIT_NONZERO": "1", "NEW_SECRET": "1", "TYPO": 1,
+        "registration_file": "x", "STATE_IMAGE": "s", "EMAIL": "e",
         "ISV_SECRET": {}, "Name": "n", "DOCKER_CONTENT_TRUST_PUSH_SERVER": "https://notary.example"}"#;
     let (json, migration) = migrated(old, Some(RuntimeType::Vpc));
     assert_eq!(
         json,
         json!({
-            "TYPO": 1, "RUNTIME_TYPE": "vpc",
+            "TYPO": 1, "RUNTIME_TYPE": "vpc", "Name": "n", "STATE_IMAGE": "s", "EMAIL": "e",
             "DOCKER_CONTENT_TRUST_PUSH_SERVER": "https://notary.example",
         })
     );

@@ -10,6 +10,7 @@ use crate::place::Place;
 use crate::server::{BREAK, Served};
 
 const BUILD: &str = "docker.io.ns.app.v1-0a1b2c3.2026-01-02_03-04-05.000006";
+const OTHER: &str = "docker.io.ns.app.v1-0a1b2c3.2026-01-02_03-04-05.000007";
 
 /// Every command that asks the server one thing, with what the original answers and what is then
 /// printed. Line breaks of the output are `|`.
@@ -199,6 +200,30 @@ fn flags_stand_where_the_original_takes_them() {
     let run = place.sbs(&["init", "--github-key-file", "git-key"]);
     assert!(run.stderr.contains("`git-key` is not a private key"), "{run:?}");
     assert_eq!(place.read("env.json"), before);
+}
+
+#[test]
+fn a_key_of_the_configuration_stands_for_a_flag_that_is_not_given() {
+    let served = served(Arc::default());
+    let place = &served.place;
+    place.set("BUILD_NAME", BUILD);
+    for command in ["get-manifest", "get-publickey"] {
+        place.good(&[command]);
+        let (line, body) = served.requests().pop().unwrap();
+        assert_eq!(body, json!({ "BUILD_NAME": BUILD }).to_string(), "{line}");
+    }
+    place.set("BUILD_NAME", OTHER);
+    let run = place.sbs(&["get-publickey"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("the server sent the key of another build"), "{run:?}");
+    // What is given counts more.
+    place.good(&["get-publickey", "--build-name", BUILD]);
+    place.set("BUILD_NAME", "../x");
+    let before = served.asked();
+    let run = place.sbs(&["get-publickey"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("BUILD_NAME cannot be used"), "{run:?}");
+    assert_eq!(served.asked(), before);
 }
 
 #[test]

@@ -37,8 +37,11 @@ fn a_definition_is_encrypted_signed_and_completed_as_the_original_does() {
     let place = &served.place;
     classic(place);
     make_recipient(place);
-    let words = ["get-config-json", "--recipient", "server.asc", "--key-id", "me"];
-    let run = place.good(&[&words[..], &["--email", "me@example.com"]].concat());
+    let words = ["get-config-json", "--recipient", "server.asc"];
+    // A key of the configuration stands for a flag that is not given.
+    place.set("KEY_ID", "nobody");
+    place.set("EMAIL", "me@example.com");
+    let run = place.good(&[&words[..], &["--key-id", "me"]].concat());
     assert_eq!(run.stdout, "my-app.enc\n");
     let definition = decrypted(place);
     assert_eq!(definition["cap_add"], json!(["ALL"]));
@@ -61,6 +64,20 @@ fn a_definition_is_encrypted_signed_and_completed_as_the_original_does() {
     );
     assert!(!run.stdout.contains("canary") && !run.stderr.contains("canary"));
     assert!(!place.read("my-app.enc").contains("canary"));
+}
+
+#[test]
+fn the_vendors_name_is_in_a_flag_or_in_the_configuration() {
+    let served = served();
+    let place = &served.place;
+    classic(place);
+    make_recipient(place);
+    place.set("KEY_ID", "vendor");
+    place.set("EMAIL", "nobody@example.com");
+    let words = ["get-config-json", "--recipient", "server.asc", "--email", "v@example.com"];
+    place.good(&words);
+    decrypted(place);
+    assert!(gpg(place, &["--list-keys", "--with-colons"]).contains("vendor <v@example.com>"));
 }
 
 #[test]
