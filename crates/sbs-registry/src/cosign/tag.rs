@@ -88,8 +88,9 @@ pub async fn check(
         Err(_) => return Ok(Verdict::Invalid(InvalidSignature::NotSignatures { tag })),
     };
     let mut findings = Findings::default();
-    for (index, layer) in list.layers.iter().enumerate() {
-        let Some(signature) = simple::signature(layer) else { continue };
+    let signatures =
+        list.layers.iter().filter_map(|layer| Some((layer, simple::signature(layer)?)));
+    for (index, (layer, signature)) in signatures.enumerate() {
         if index == MAX_SIGNATURES {
             findings.invalid = Some(InvalidSignature::TooMany { max: MAX_SIGNATURES });
             break;

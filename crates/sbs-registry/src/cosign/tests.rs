@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use sbs_crypto::ImageSigningKey;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use super::bundle::Release;
@@ -459,14 +459,24 @@ async fn more_signatures_than_are_looked_at_are_not_called_unsigned() {
         let mut list: Value = serde_json::from_slice(&served.bytes).unwrap();
         let entries = if form == Form::Tag { "layers" } else { "manifests" };
         let entry = list[entries][0].clone();
-        list[entries] = vec![entry; 201].into();
-        let bytes = list.to_string();
-        let push =
-            bench.session.push_manifest(repository, target, &served.media_type, bytes.into());
-        push.await.unwrap();
-        let verdict = bench.check(form).await.unwrap();
-        let many = matches!(verdict, Verdict::Invalid(InvalidSignature::TooMany { max: 200 }));
-        assert!(many, "{form:?}: {verdict:?}");
+        // Something that is no signature neither counts nor hides what does.
+        let mut other = entry.clone();
+        other["annotations"] = json!({});
+        other["artifactType"] = json!("application/vnd.example.other");
+        let mut between = vec![entry.clone(); 302];
+        between[200] = other;
+        for entries_now in [vec![entry; 201], between] {
+            list[entries] = entries_now.into();
+            let bytes = list.to_string();
+            let push =
+                bench.session.push_manifest(repository, target, &served.media_type, bytes.into());
+            push.await.unwrap();
+            let before = double.count(&Method::GET, "/blobs/");
+            let verdict = bench.check(form).await.unwrap();
+            let many = matches!(verdict, Verdict::Invalid(InvalidSignature::TooMany { max: 200 }));
+            assert!(many, "{form:?}: {verdict:?}");
+            assert_eq!(double.count(&Method::GET, "/blobs/") - before, 200);
+        }
     }
 }
 
