@@ -40,7 +40,9 @@ impl OpenPgpSigningKey {
         .map(Self)
     }
 
-    /// Parses an unencrypted secret key, armored or binary, of which a key may sign.
+    /// Parses an unencrypted secret key, armored or binary.
+    ///
+    /// Whether any of its keys may sign shows when it is to.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseOpenPgpKeyError> {
         parse(bytes).map(Self)
     }

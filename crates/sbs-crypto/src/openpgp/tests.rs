@@ -88,6 +88,19 @@ fn what_gpg_signs_is_verified() {
 }
 
 #[test]
+fn a_message_is_known_by_its_first_byte_as_containers_image_does() {
+    // Compressed data (8), one-pass signature (4), signature (2): RFC 9580, 4.2.
+    let new = [8, 4, 2].map(|tag| 0xc0 | tag);
+    let old =
+        [8, 4, 2].into_iter().flat_map(|tag| (0..4).map(move |length| 0x80 | tag << 2 | length));
+    let known: Vec<u8> = new.into_iter().chain(old).filter(|first| *first != 0x93).collect();
+    for first in 0..=u8::MAX {
+        assert_eq!(begins_like_a_signed_message(&[first]), known.contains(&first), "{first:#x}");
+    }
+    assert!(!begins_like_a_signed_message(&[]));
+}
+
+#[test]
 fn a_subkey_signs_for_its_certificate() {
     let gpg = Gpg::new();
     gpg.generate("a", "rsa2048 cert never", "");

@@ -216,6 +216,9 @@ pub(super) struct GoodSignature {
     pub(super) signed_at: OffsetDateTime,
 }
 
-// Compressed data, one-pass signature, signature, each in the old and the new form of packets.
-const BEGINNINGS: [u8; 12] =
-    [0xa0, 0xa1, 0xa2, 0xa3, 0xc8, 0x90, 0x91, 0x92, 0xc4, 0x88, 0x89, 0x8a];
+// Compressed data, one-pass signature, signature, each in the old and the new form of packets: the
+// list of `FromBlob` in containers/image (`internal/signature/signature.go`). It has no one-pass
+// signature of indeterminate length, 0x93, and neither has this; that it has 0x3d, which begins no
+// packet, in that place makes no difference to what is good.
+const BEGINNINGS: [u8; 14] =
+    [0xa0, 0xa1, 0xa2, 0xa3, 0xc8, 0x90, 0x91, 0x92, 0xc4, 0x88, 0x89, 0x8a, 0x8b, 0xc2];
