@@ -113,7 +113,7 @@ pub(crate) enum MakeMembersError {
     Config(#[from] OpenConfigError),
 
     #[error(transparent)]
-    Definition(#[from] ParseDefinitionError),
+    Definition(ParseDefinitionError),
 
     #[error("missing in the configuration: {}", keys.join(", "))]
     Missing { keys: Vec<&'static str> },
@@ -130,6 +130,18 @@ pub(crate) enum MakeMembersError {
 
     #[error("REPO_ID is only for RUNTIME_TYPE `classic`; remove it")]
     RepoId,
+}
+
+impl From<ParseDefinitionError> for MakeMembersError {
+    fn from(error: ParseDefinitionError) -> Self {
+        match error {
+            // In the configuration it stands under another name than on the wire.
+            ParseDefinitionError::Missing { key: key::BASE_REPO_PUBLIC_KEY } => {
+                Self::Missing { keys: vec![ICR_BASE_REPO_PUBLIC_KEY] }
+            }
+            error => Self::Definition(error),
+        }
+    }
 }
 
 /// Keys of this client alone: the original knows neither way of trust.
@@ -323,6 +335,15 @@ mod tests {
             assert!(matches!(error, MakeMembersError::Definition(_)), "{error:?}");
             assert!(error.to_string().starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_missing_is_told_by_its_name_in_the_configuration() {
+        let error = made(&json!({
+            "DOCKER_CONTENT_TRUST_BASE": "True", "DOCKER_CONTENT_TRUST_BASE_SERVER": "us.icr.io",
+        }));
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text, "missing in the configuration: ICR_BASE_REPO_PUBLIC_KEY");
     }
 
     #[test]

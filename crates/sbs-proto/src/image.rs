@@ -42,6 +42,15 @@ impl RegistryHost {
         &self.0
     }
 
+    /// Returns the name or the address without the port: whose machine it is.
+    pub fn name(&self) -> &str {
+        match self.0.rsplit_once(':') {
+            // An IPv6 address without a port ends in a bracket.
+            Some((name, port)) if !port.ends_with(']') => name,
+            _ => &self.0,
+        }
+    }
+
     /// Returns the host and port that answer for this registry.
     ///
     /// Docker Hub's name and its API host differ.
@@ -276,6 +285,19 @@ mod tests {
         ] {
             let reference = ImageReference::parse(text).unwrap();
             assert_eq!(reference.to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn machines_are_told_apart_by_their_names() {
+        for (host, expected) in [
+            ("r.example", "r.example"),
+            ("r.example:5000", "r.example"),
+            ("127.0.0.1:5000", "127.0.0.1"),
+            ("[fe80::1]:5000", "[fe80::1]"),
+            ("[fe80::1]", "[fe80::1]"),
+        ] {
+            assert_eq!(RegistryHost::parse(host).unwrap().name(), expected);
         }
     }
 

@@ -25,8 +25,9 @@ pub struct BaseTrust {
 /// Trust in images that a notary server vouches for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotaryTrust {
-    /// The root certificates, PEM, of which one must stand behind a repository:
-    /// `DOCKER_CONTENT_TRUST_BASE_ROOT`. Without it the root of first use is believed and remembered.
+    /// The root key that must stand behind a repository, as `DOCKER_CONTENT_TRUST_BASE_ROOT` names it:
+    /// its id, or its one certificate as PEM or in base64. Without it the root of first use is believed
+    /// and remembered.
     pub root: Option<String>,
     /// The server.
     pub server: NotaryServer,
@@ -73,9 +74,14 @@ impl NotaryServer {
         &self.0
     }
 
+    /// Tells whether this is Docker Hub's public service.
+    pub fn is_docker_hub(&self) -> bool {
+        self.0.as_str() == Self::DOCKER_HUB
+    }
+
     /// Returns what users of this server have to be told about its end.
     pub fn warning(&self) -> Option<&'static str> {
-        (self.0.as_str() == Self::DOCKER_HUB).then_some(END_OF_SERVICE)
+        self.is_docker_hub().then_some(END_OF_SERVICE)
     }
 }
 
@@ -100,10 +106,12 @@ pub enum ParseNotaryServerError {
     Scheme,
 }
 
-/// Tells whether a host belongs to IBM's registry, which has no notary: where a configuration names
-/// it as one, Red Hat simple signing is meant.
-pub(crate) fn is_icr(host: &str) -> bool {
-    host == "icr.io" || host.ends_with(".icr.io")
+/// Tells whether a host belongs to IBM's registry, which has no notary any more: where a configuration
+/// names it as one, also at the port that its notary had (`us.icr.io:4443`), Red Hat simple signing is
+/// meant.
+fn is_icr(server: &NotaryServer) -> bool {
+    let name = server.host().name();
+    name == "icr.io" || name.ends_with(".icr.io")
 }
 
 /// Reads how base images must be signed; `None` where they need not be.
@@ -114,7 +122,7 @@ pub(crate) fn parse_base_trust(
         return Ok(None);
     }
     let server = notary(members, key::DOCKER_CONTENT_TRUST_BASE_SERVER)?;
-    let icr = server.as_ref().is_some_and(|server| is_icr(server.host().as_str()));
+    let icr = server.as_ref().is_some_and(is_icr);
     let openpgp = parse_openpgp(members)?;
     let cosign_key = text(members, key::BASE_COSIGN_PUBLIC_KEY)?.map(ToOwned::to_owned);
     if icr && openpgp.is_none() {
@@ -136,7 +144,7 @@ pub(crate) fn parse_push_notary(
     members: &Members,
 ) -> Result<Option<NotaryServer>, ParseDefinitionError> {
     let server = notary(members, key::DOCKER_CONTENT_TRUST_PUSH_SERVER)?;
-    Ok(server.filter(|server| !is_icr(server.host().as_str())))
+    Ok(server.filter(|server| !is_icr(server)))
 }
 
 fn parse_openpgp(members: &Members) -> Result<Option<OpenPgpTrust>, ParseDefinitionError> {
@@ -230,6 +238,7 @@ mod tests {
         let hub = Some("https://notary.docker.io".to_owned());
         assert_eq!(told(&[on]), (hub, false, false));
         assert_eq!(told(&[on, server("de.icr.io"), openpgp]), (None, true, false));
+        assert_eq!(told(&[on, server("us.icr.io:4443"), openpgp]), (None, true, false));
         assert_eq!(told(&[on, openpgp]), (None, true, false));
         assert_eq!(told(&[on, cosign]), (None, false, true));
         let own = Some("https://notary.example".to_owned());
@@ -241,12 +250,14 @@ mod tests {
 
     #[test]
     fn a_registry_without_notary_needs_a_key() {
-        let given = [
-            (key::DOCKER_CONTENT_TRUST_BASE, "True"),
-            (key::DOCKER_CONTENT_TRUST_BASE_SERVER, "https://us.icr.io"),
-        ];
-        let error = parse_base_trust(&members(&given)).unwrap_err();
-        assert_eq!(error, missing(key::BASE_REPO_PUBLIC_KEY));
+        for server in ["https://us.icr.io", "us.icr.io:4443"] {
+            let given = [
+                (key::DOCKER_CONTENT_TRUST_BASE, "True"),
+                (key::DOCKER_CONTENT_TRUST_BASE_SERVER, server),
+            ];
+            let error = parse_base_trust(&members(&given)).unwrap_err();
+            assert_eq!(error, missing(key::BASE_REPO_PUBLIC_KEY));
+        }
     }
 
     #[test]
@@ -257,7 +268,11 @@ mod tests {
         };
         assert_eq!(push("de.icr.io"), None);
         assert_eq!(push("https://de.icr.io"), None);
+        assert_eq!(push("us.icr.io:4443"), None);
+        assert_eq!(push("https://icr.io:4443/"), None);
         assert_eq!(push("noticr.io"), Some("https://noticr.io".to_owned()));
+        let other = "icr.io.example:4443";
+        assert_eq!(push(other), Some(format!("https://{other}")));
         assert_eq!(push(""), None);
     }
 }
