@@ -97,12 +97,6 @@ impl NotaryKeys {
         &self.certificate_pem
     }
 
-    /// Returns the public key of `targets` as PEM: what the owner of another repository gives the
-    /// right to sign to.
-    pub fn targets_public_pem(&self) -> String {
-        self.targets.verifying_key().to_pem()
-    }
-
     /// Returns what verifiers pin.
     pub fn pin(&self) -> RootPin {
         RootPin::Certificate(self.certificate.clone())

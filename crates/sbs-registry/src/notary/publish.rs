@@ -16,7 +16,7 @@ use super::key::{KeyId, TrustKey};
 use super::keys::NotaryKeys;
 use super::metadata::{RoleKeys, TargetsBody, TrustRole, Verified};
 use super::name::Gun;
-use super::trust::{Remembered, RootPin, Trust};
+use super::trust::{Remembered, Trust};
 use super::verify::{SignedTarget, Verdict, verify};
 use crate::RegistryError;
 
@@ -31,9 +31,6 @@ pub struct Publication<'a> {
     pub size: u64,
     /// The keys of the repository.
     pub keys: &'a NotaryKeys,
-    /// The root key of a repository that is somebody else's, who has let the key of `targets` sign.
-    /// Where there is none, the repository is ours, and is made if need be.
-    pub foreign_root: Option<&'a RootPin>,
     /// What the last publication gave; protects from signing again what was taken back.
     pub remembered: Option<&'a Remembered>,
 }
@@ -72,9 +69,7 @@ pub async fn publish(
     if !publication.keys.are_for(gun) {
         return Err(PublishError::OtherKeys { gun: gun.clone() });
     }
-    let own = publication.keys.pin();
-    let pin = publication.foreign_root.unwrap_or(&own);
-    let trust = Trust { pin, remembered: publication.remembered };
+    let trust = Trust { pin: &publication.keys.pin(), remembered: publication.remembered };
     let change = write(session, publication, trust, now).await?;
     let target = read_back(session, publication, trust, now).await?;
     let (tag, digest, role) = (publication.tag, publication.digest, target.role());
@@ -106,10 +101,10 @@ pub enum PublishError {
     #[error(transparent)]
     Invalid(InvalidTrust),
 
-    /// The owner of the repository has not given our key the right to sign.
+    /// Whoever else has our root key has taken the right to sign from our other key.
     #[error(
-        "`{role}` of `{gun}` is not for the key {key} to sign alone; its owner can add the key with \
-         `docker trust signer add` or `notary delegation add`"
+        "`{role}` of `{gun}` is not for the key {key} to sign alone any more: its root was changed by \
+         another program that has the root key"
     )]
     NotASigner {
         /// The repository.
@@ -118,15 +113,6 @@ pub enum PublishError {
         role: TrustRole,
         /// Our key.
         key: KeyId,
-    },
-
-    /// The repository of somebody else has no trust data.
-    #[error(
-        "`{gun}` has no image trust data yet, and its root key is somebody else's; its owner has to make it"
-    )]
-    NotFound {
-        /// The repository.
-        gun: Gun,
     },
 
     /// What was published does not show.
@@ -192,9 +178,6 @@ async fn write(
                     Some(documents) => (documents, Change::Updated),
                     None => return Ok(Change::Unchanged),
                 },
-                None if publication.foreign_root.is_some() => {
-                    return Err(PublishError::NotFound { gun: session.gun().clone() });
-                }
                 None => (create(session, publication, now).await?, Change::Created),
             };
         match session.publish(&documents).await? {
@@ -354,7 +337,7 @@ async fn read_back(
 fn refused(gun: &Gun, publication: Publication<'_>, fault: Fault) -> PublishError {
     let gun = gun.clone();
     match fault {
-        Fault::Defect(TrustDefect::WrongRoot { found }) if publication.foreign_root.is_none() => {
+        Fault::Defect(TrustDefect::WrongRoot { found }) => {
             PublishError::Stranded { gun, found, ours: publication.keys.root_key_id() }
         }
         Fault::Defect(defect) => PublishError::Invalid(InvalidTrust { gun, defect }),

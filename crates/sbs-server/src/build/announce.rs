@@ -4,7 +4,7 @@ use sbs_crypto::digest;
 use sbs_proto::{Credentials, ImageReference, NotaryServer};
 use sbs_registry::RegistryClient;
 use sbs_registry::RegistryError;
-use sbs_registry::notary::{Change, Gun, NotaryKeys, Publication, PublishError, publish};
+use sbs_registry::notary::{Gun, NotaryKeys, Publication, PublishError, publish};
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -60,23 +60,22 @@ async fn sign(
     let credentials = Some(notary.credentials);
     let session = notary.client.for_notary(notary.server, &gun, credentials, notary.log)?;
     let remembered = roots.get(notary.server, &gun)?;
-    let publication = Publication {
-        tag,
-        digest: tagged.digest(),
-        size: manifest.len() as u64,
-        keys: notary.keys,
-        foreign_root: None,
-        remembered: remembered.as_ref(),
-    };
-    let published = publish(&session, publication, notary.now).await?;
-    roots.set(notary.server, published.target.remembered())?;
-    if published.change == Change::Created {
+    // Before anything is sent: whatever becomes of the answer, the keys may count from then on.
+    if remembered.is_none() {
         notary.log.warning(
             "the keys of this repository at the notary exist nowhere else: save the state, or no \
              other server can ever sign for it",
         );
     }
-    Ok(())
+    let publication = Publication {
+        tag,
+        digest: tagged.digest(),
+        size: manifest.len() as u64,
+        keys: notary.keys,
+        remembered: remembered.as_ref(),
+    };
+    let published = publish(&session, publication, notary.now).await?;
+    Ok(roots.set(notary.server, published.target.remembered())?)
 }
 
 /// An image was not announced.
@@ -116,5 +115,65 @@ impl StepError for AnnounceError {
             AnnounceFault::Cancelled => Failure { code: "cancelled", command, return_code: 137 },
             _ => Failure { code: "notary", command, return_code: 1 },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::Method;
+    use sbs_crypto::TrustSigningKey;
+    use sbs_registry::notary::Remembered;
+    use sbs_registry::testing::double::{Double, Reply};
+    use sbs_registry::testing::{client, credentials};
+    use serde_json::json;
+
+    use super::*;
+    use crate::build::testing::TestLog;
+
+    #[tokio::test]
+    async fn who_has_keys_that_nobody_else_has_is_told_even_if_the_answer_is_lost() {
+        let key = TrustSigningKey::generate().unwrap();
+        let public = STANDARD.encode(key.verifying_key().as_spki_der());
+        let key = json!({ "keytype": "ecdsa", "keyval": { "private": null, "public": public } });
+        let double = Double::start("127.0.0.1", move |seen| {
+            if seen.is(&Method::GET, ".key") {
+                return Reply::status(200).body(key.to_string());
+            }
+            // What it does with the documents is not known.
+            Reply::status(if seen.method == Method::POST { 500 } else { 404 })
+        })
+        .await;
+        let server = NotaryServer::parse(double.host()).unwrap();
+        let image = ImageReference::parse("registry.example/team/app:v1").unwrap();
+        let gun = Gun::new(image.registry(), image.repository());
+        let now = OffsetDateTime::from_unix_timestamp(1_790_000_000).unwrap();
+        let (client, credentials) = (client(), credentials());
+        let keys = NotaryKeys::generate(&gun, now).unwrap();
+        let tagged = Tagged::of_test(image, digest(b"a manifest"));
+        let directory = tempfile::tempdir().unwrap();
+        let mut roots = NotaryRoots::load(&directory.path().join("roots")).unwrap();
+        let mut warned = async || {
+            let log = TestLog::new();
+            let notary = Notary {
+                client: &client,
+                credentials: &credentials,
+                keys: &keys,
+                log: &log.log,
+                now,
+                server: &server,
+            };
+            let cancel = CancellationToken::new();
+            announce(&tagged, b"a manifest", &notary, &mut roots, &cancel).await.unwrap_err();
+            let known = json!({ "gun": gun.to_string(), "root": "{}", "versions": {} });
+            let known = Remembered::parse(known.to_string().as_bytes()).unwrap();
+            roots.set(&server, &known).unwrap();
+            log.text().contains("exist nowhere else: save the state")
+        };
+        assert!(warned().await);
+        assert_eq!(double.count(&Method::POST, ""), 1);
+        // An announcement that succeeded is remembered, and the warning was read.
+        assert!(!warned().await);
     }
 }

@@ -40,6 +40,11 @@ pub(crate) struct Tagged {
 }
 
 impl Tagged {
+    #[cfg(test)]
+    pub(crate) fn of_test(reference: ImageReference, digest: Digest) -> Self {
+        Self { reference, digest }
+    }
+
     /// Returns the image with its tag.
     pub(crate) fn reference(&self) -> &ImageReference {
         &self.reference

@@ -386,8 +386,7 @@ impl Announcing {
         let server = NotaryServer::parse(server).unwrap();
         let session = client().for_notary(&server, &self.gun, None, &TestLog::new()).unwrap();
         let (tag, keys) = (&ImageTag::parse(tag).unwrap(), &self.keys);
-        let publication =
-            Publication { tag, digest, size, keys, foreign_root: None, remembered: None };
+        let publication = Publication { tag, digest, size, keys, remembered: None };
         publish(&session, publication, now()).await.unwrap();
     }
 }

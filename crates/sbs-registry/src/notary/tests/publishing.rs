@@ -6,7 +6,7 @@ use super::*;
 
 fn publication<'a>(keys: &'a NotaryKeys, tag: &'a ImageTag) -> Publication<'a> {
     let (digest, size) = (digest("an image"), 8);
-    Publication { tag, digest, size, keys, foreign_root: None, remembered: None }
+    Publication { tag, digest, size, keys, remembered: None }
 }
 
 fn keys() -> NotaryKeys {
@@ -78,6 +78,21 @@ async fn a_stranded_repository_is_called_so() {
     assert!(matches!(error, PublishError::Stranded { .. }), "{text}");
     assert!(text.contains("import the state image"), "{text}");
     assert!(text.contains(&keys.root_key_id().to_string()), "{text}");
+    assert_eq!(site.double.count(&Method::POST, ""), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_lost_the_right_to_sign_does_not() {
+    let keys = keys();
+    let mut repo = repo_of(&keys);
+    repo.targets = Role::of(&Key::plain());
+    let site = Site::start(repo.files()).await;
+    let result = publish(&site.session(), publication(&keys, &tag("v1")), NOW).await;
+    let expected = TrustRole::Targets;
+    assert!(
+        matches!(&result, Err(PublishError::NotASigner { role, .. }) if *role == expected),
+        "{result:?}"
+    );
     assert_eq!(site.double.count(&Method::POST, ""), 0);
 }
 

@@ -1,5 +1,7 @@
 //! Against Debian's notary-server, with the `notary` client as judge.
 
+use std::path::Path;
+
 use futures_util::future::join_all;
 
 use super::super::KeyId;
@@ -7,7 +9,7 @@ use super::super::client::Publishing;
 use super::super::keys::NotaryKeys;
 use super::super::publish::{Change, Publication, PublishError, Published, create, publish};
 use super::*;
-use crate::testing::notary::RealNotary;
+use crate::testing::notary::{NotaryClient, RealNotary};
 use crate::testing::real::CuttingProxy;
 
 const GUN: &str = "127.0.0.1:5000/team/app";
@@ -25,10 +27,9 @@ async fn sign(
     keys: &NotaryKeys,
     name: &str,
     image: &str,
-    foreign_root: Option<&RootPin>,
 ) -> Result<Published, PublishError> {
     let (digest, size, tag) = (digest(image), image.len() as u64, &tag(name));
-    let publication = Publication { tag, digest, size, keys, foreign_root, remembered: None };
+    let publication = Publication { tag, digest, size, keys, remembered: None };
     publish(&session(&server.host(), &gun_of(GUN)), publication, now()).await
 }
 
@@ -45,15 +46,15 @@ fn line(name: &str, image: &str, role: &str) -> String {
 async fn the_real_client_sees_what_was_signed() {
     let server = RealNotary::start().await;
     let keys = keys();
-    let first = sign(&server, &keys, "v1", "image one", None).await.unwrap();
+    let first = sign(&server, &keys, "v1", "image one").await.unwrap();
     assert_eq!(first.change, Change::Created);
     assert_eq!(first.target.root_keys(), [keys.root_key_id()]);
-    let second = sign(&server, &keys, "v2", "image two", None).await.unwrap();
+    let second = sign(&server, &keys, "v2", "image two").await.unwrap();
     assert_eq!(second.change, Change::Updated);
-    let again = sign(&server, &keys, "v2", "image two", None).await.unwrap();
+    let again = sign(&server, &keys, "v2", "image two").await.unwrap();
     assert_eq!(again.change, Change::Unchanged);
     // The tag moves.
-    sign(&server, &keys, "v1", "image three", None).await.unwrap();
+    sign(&server, &keys, "v1", "image three").await.unwrap();
 
     let client = server.client();
     let expected = [line("v1", "image three", "targets"), line("v2", "image two", "targets")];
@@ -68,7 +69,7 @@ async fn the_real_client_sees_what_was_signed() {
     client.run(&["verify", GUN, "v1", "-q", "-i", file]).unwrap_err();
 
     // A client that remembers follows, too, and one that was never there sees the same.
-    sign(&server, &keys, "v4", "image four", None).await.unwrap();
+    sign(&server, &keys, "v4", "image four").await.unwrap();
     assert_eq!(client.list(GUN), server.client().list(GUN));
     assert_eq!(client.list(GUN).len(), 3);
 }
@@ -118,23 +119,13 @@ async fn a_root_that_the_real_client_rotates_is_followed() {
 async fn what_others_signed_stays() {
     let server = RealNotary::start().await;
     let keys = keys();
-    sign(&server, &keys, "v1", "image one", None).await.unwrap();
-    let record: Value = serde_json::from_slice(&keys.to_record()).unwrap();
+    sign(&server, &keys, "v1", "image one").await.unwrap();
     let client = server.client();
-    // The owner's keys in the hands of the real client.
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("key.pem");
-    let body = record["targets"].as_str().unwrap();
-    std::fs::write(
-        &file,
-        format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"),
-    )
-    .unwrap();
-    let file = file.to_str().unwrap();
-    client.run(&["key", "import", file, "--role", "targets", "--gun", GUN]).unwrap();
+    import_targets_key(&client, &keys, directory.path());
     // A name that servers write in another way than it is signed.
     client.add(GUN, "a<b>&é", &digest("image two").to_hex(), 9, &[]);
-    sign(&server, &keys, "v3", "image three", None).await.unwrap();
+    sign(&server, &keys, "v3", "image three").await.unwrap();
     let expected = [
         line("a<b>&é", "image two", "targets"),
         line("v1", "image one", "targets"),
@@ -149,7 +140,7 @@ async fn publishers_at_the_same_time_all_succeed() {
     let keys = keys();
     let names = ["a", "b", "c", "d"];
     // The first ones of all: one of them makes the repository.
-    let done = join_all(names.map(|name| sign(&server, &keys, name, name, None))).await;
+    let done = join_all(names.map(|name| sign(&server, &keys, name, name))).await;
     let changes: Vec<_> = done.into_iter().map(|done| done.unwrap().change).collect();
     assert_eq!(changes.iter().filter(|change| **change == Change::Created).count(), 1);
     assert_eq!(server.client().list(GUN), names.map(|name| line(name, name, "targets")));
@@ -160,14 +151,7 @@ async fn a_first_publication_that_comes_second_is_a_conflict() {
     let server = RealNotary::start().await;
     let session = session(&server.host(), &gun_of(GUN));
     let (keys, tag, digest) = (keys(), tag("v1"), digest("image one"));
-    let publication = Publication {
-        tag: &tag,
-        digest,
-        size: 9,
-        keys: &keys,
-        foreign_root: None,
-        remembered: None,
-    };
+    let publication = Publication { tag: &tag, digest, size: 9, keys: &keys, remembered: None };
     for expected in [Publishing::Done, Publishing::Conflict] {
         // Signed anew, as another server with the same keys does.
         let documents = create(&session, publication, now()).await.unwrap();
@@ -185,8 +169,7 @@ async fn an_answer_that_is_lost_at_any_point_does_no_harm() {
         let proxy = CuttingProxy::start_down(server.host(), 1000 + n * 250, 2).await;
         let name = format!("t{n:02}");
         let (digest, tag) = (digest(&name), &tag(&name));
-        let publication =
-            Publication { tag, digest, size: 3, keys: &keys, foreign_root: None, remembered: None };
+        let publication = Publication { tag, digest, size: 3, keys: &keys, remembered: None };
         let session = session(&proxy.host(), &gun_of(GUN));
         let done = publish(&session, publication, now()).await.unwrap();
         assert_eq!(done.target.digest(), digest);
@@ -199,37 +182,55 @@ async fn an_answer_that_is_lost_at_any_point_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_repository_of_somebody_else_is_signed_where_its_owner_lets_us() {
+async fn a_repository_of_somebody_else_is_not_signed() {
     let server = RealNotary::start().await;
     let owner = server.client();
     owner.create(GUN);
     owner.add(GUN, "theirs", &digest("theirs").to_hex(), 6, &[]);
-    let keys = keys();
-    let result = sign(&server, &keys, "ours", "ours", None).await;
+    let result = sign(&server, &keys(), "ours", "ours").await;
     assert!(matches!(result, Err(PublishError::Stranded { .. })), "{result:?}");
-    let target = signed(judge(&server, "theirs", &RootPin::FirstUse).await);
-    let pin = RootPin::Key(target.root_keys()[0]);
-    let result = sign(&server, &keys, "ours", "ours", Some(&pin)).await;
-    assert!(matches!(result, Err(PublishError::NotASigner { .. })), "{result:?}");
+    assert_eq!(server.client().list(GUN), [line("theirs", "theirs", "targets")]);
+}
 
+#[tokio::test]
+async fn where_others_have_delegated_to_our_key_tags_go_there() {
+    let server = RealNotary::start().await;
+    let keys = keys();
+    sign(&server, &keys, "v1", "image one").await.unwrap();
+    let owner = server.client();
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("key.pem");
-    std::fs::write(&file, keys.targets_public_pem()).unwrap();
+    import_targets_key(&owner, &keys, directory.path());
+    let file = directory.path().join("key.pub");
+    std::fs::write(&file, targets_key(&keys).verifying_key().to_pem()).unwrap();
     let file = file.to_str().unwrap();
     let add = ["delegation", "add", GUN, "targets/releases", file, "--all-paths", "-p"];
     owner.run(&add).unwrap();
-    for name in ["ours", "ours-too"] {
-        let done = sign(&server, &keys, name, name, Some(&pin)).await.unwrap();
+    for name in ["v2", "v3"] {
+        let done = sign(&server, &keys, name, name).await.unwrap();
         assert_eq!((done.change, done.target.role()), (Change::Updated, TrustRole::Releases));
     }
     let expected = [
-        line("ours", "ours", "targets/releases"),
-        line("ours-too", "ours-too", "targets/releases"),
-        line("theirs", "theirs", "targets"),
+        line("v1", "image one", "targets"),
+        line("v2", "v2", "targets/releases"),
+        line("v3", "v3", "targets/releases"),
     ];
     assert_eq!(server.client().list(GUN), expected);
-    let result = sign(&server, &keys, "ours", "ours", Some(&keys.pin())).await;
-    assert!(matches!(result, Err(PublishError::Invalid(_))), "{result:?}");
+}
+
+fn targets_key(keys: &NotaryKeys) -> TrustSigningKey {
+    let record: Value = serde_json::from_slice(&keys.to_record()).unwrap();
+    let der = STANDARD.decode(record["targets"].as_str().unwrap()).unwrap();
+    TrustSigningKey::from_pkcs8_der(&der).unwrap()
+}
+
+/// Puts a key of ours into the hands of the real client.
+fn import_targets_key(client: &NotaryClient, keys: &NotaryKeys, directory: &Path) {
+    let body = STANDARD.encode(targets_key(keys).to_pkcs8_der());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    let file = directory.join("key.pem");
+    std::fs::write(&file, pem).unwrap();
+    let file = file.to_str().unwrap();
+    client.run(&["key", "import", file, "--role", "targets", "--gun", GUN]).unwrap();
 }
 
 #[tokio::test]
@@ -237,7 +238,7 @@ async fn asks_for_tokens_as_the_real_server_wants_them() {
     let tokens =
         Double::start("127.0.0.1", |_| Reply::status(200).body("{\"token\":\"none\"}")).await;
     let server = RealNotary::start_with_tokens(&format!("https://{}/token", tokens.host())).await;
-    let result = sign(&server, &keys(), "v1", "image one", None).await;
+    let result = sign(&server, &keys(), "v1", "image one").await;
     // The token is none that the server believes.
     assert!(
         matches!(result, Err(PublishError::Registry(RegistryError::Unauthorized { .. }))),
@@ -260,14 +261,14 @@ async fn asks_for_tokens_as_the_real_server_wants_them() {
 #[tokio::test]
 async fn the_real_client_refuses_another_key_and_another_repository() {
     let server = RealNotary::start().await;
-    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    sign(&server, &keys(), "v1", "image one").await.unwrap();
     let client = server.client();
     assert_eq!(client.list(GUN), [line("v1", "image one", "targets")]);
     client.run(&["lookup", "127.0.0.1:5000/team/other", "v1"]).unwrap_err();
 
     // Somebody else's keys in the place of ours: whoever has seen ours does not follow.
     server.client().confirm(&["delete", GUN, "--remote"]).unwrap();
-    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    sign(&server, &keys(), "v1", "image one").await.unwrap();
     let refusal = client.run(&["lookup", GUN, "v1"]).unwrap_err();
     assert!(refusal.contains("root"), "{refusal}");
     assert_eq!(server.client().list(GUN), [line("v1", "image one", "targets")]);
@@ -276,7 +277,7 @@ async fn the_real_client_refuses_another_key_and_another_repository() {
 #[tokio::test]
 async fn the_real_client_refuses_a_changed_byte() {
     let server = RealNotary::start().await;
-    sign(&server, &keys(), "v1", "image one", None).await.unwrap();
+    sign(&server, &keys(), "v1", "image one").await.unwrap();
     let mut documents = Vec::new();
     for role in ["root", "targets", "snapshot", "timestamp"] {
         documents.push((role, server.get(&format!("/v2/{GUN}/_trust/tuf/{role}.json")).await));

@@ -88,8 +88,7 @@ impl Bench {
         let session = client().for_notary(&server, &self.gun(), Some(&credentials), &log).unwrap();
         let tag = ImageTag::parse(name).unwrap();
         let (digest, size) = of;
-        let publication =
-            Publication { tag: &tag, digest, size, keys, foreign_root: None, remembered: None };
+        let publication = Publication { tag: &tag, digest, size, keys, remembered: None };
         let at = OffsetDateTime::now_utc();
         publish(&session, publication, at).await.unwrap();
     }
