@@ -3,7 +3,9 @@
 //!
 //! A registry is believed in nothing: every byte is held against a digest that was known before or
 //! is computed here, every answer has a limit, and credentials go to the registry and to the token
-//! servers that the operator trusts, nowhere else.
+//! servers that the operator trusts, nowhere else. To a Notary server go those that
+//! [`for_notary`](RegistryClient::for_notary) is given; [`notary::shares_logins`] tells where these may
+//! be the registry's.
 
 mod address;
 mod auth;

@@ -28,7 +28,7 @@ mod trust;
 mod verify;
 
 // The public interface:
-pub use self::client::NotarySession;
+pub use self::client::{NotarySession, shares_logins};
 pub use self::error::{InvalidTrust, TrustDefect};
 pub use self::key::KeyId;
 pub use self::keys::{GenerateNotaryKeysError, NotaryKeys, ParseNotaryKeysError};

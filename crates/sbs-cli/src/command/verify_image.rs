@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sbs_client::Shown;
-use sbs_proto::{
-    Credentials, ImageReference, ParseImageReferenceError, RegistryHost, TrustBundle, parse_json,
-};
+use sbs_proto::{Credentials, ImageReference, ParseImageReferenceError, TrustBundle, parse_json};
 use sbs_registry::image_trust::{
     CheckImageError, Form, ImageTrust, Outcome, Question, ReadTrustError, Report, Signer, Standing,
     Verdict, check_image,
 };
+use sbs_registry::notary::shares_logins;
 use sbs_registry::{
     DocumentKind, Log, MakeRegistryClientError, RegistryClient, RegistryError, RegistryTrust,
     chain, find_cause,
@@ -98,26 +97,17 @@ fn client(asked: &Asked<'_>) -> Result<RegistryClient, CommandError> {
     Ok(RegistryClient::new(&trust, limits::registry())?)
 }
 
-/// Returns the credentials for the notary: its own, or those of the registry where it is the same
-/// machine. That a bundle names a notary is no reason to send it a password.
+/// Returns the credentials for the notary: its own, or those of the registry where they are one
+/// service.
 fn notary_login(
     files: &AuthFiles,
     trust: &ImageTrust,
     image: &ImageReference,
 ) -> Result<Option<Credentials>, CommandError> {
     let Some(notary) = trust.notary() else { return Ok(None) };
-    let same = without_port(notary.host()) == without_port(image.registry());
     match files.of_host(notary.host())? {
-        None if same => Ok(files.of_image(image)?),
+        None if shares_logins(notary, image.registry()) => Ok(files.of_image(image)?),
         own => Ok(own),
-    }
-}
-
-fn without_port(host: &RegistryHost) -> &str {
-    match host.as_str().rsplit_once(':') {
-        // An IPv6 address without a port ends in a bracket.
-        Some((name, port)) if !port.ends_with(']') => name,
-        _ => host.as_str(),
     }
 }
 
@@ -327,19 +317,6 @@ const LABEL_WIDTH: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn machines_are_told_apart_by_their_names() {
-        for (host, expected) in [
-            ("r.example", "r.example"),
-            ("r.example:5000", "r.example"),
-            ("127.0.0.1:5000", "127.0.0.1"),
-            ("[fe80::1]:5000", "[fe80::1]"),
-            ("[fe80::1]", "[fe80::1]"),
-        ] {
-            assert_eq!(without_port(&RegistryHost::parse(host).unwrap()), expected);
-        }
-    }
 
     #[test]
     fn an_image_has_a_tag_or_a_digest() {

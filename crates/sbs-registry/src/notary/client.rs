@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
-use sbs_proto::{Credentials, Digest, NotaryServer};
+use sbs_proto::{Credentials, Digest, NotaryServer, RegistryHost};
 use url::Url;
 
 use super::TrustDefect;
@@ -18,8 +18,10 @@ use crate::transport::{Attempts, Call, Payload};
 use crate::{Inner, Limits, Log, RegistryClient, RegistryError, Session};
 
 impl RegistryClient {
-    /// Begins a session with a Notary server about one repository. The credentials are those of the
-    /// image's registry.
+    /// Begins a session with a Notary server about one repository.
+    ///
+    /// The credentials are for the server. Those of the image's registry are so where the two are one
+    /// service ([`shares_logins`]), or where whoever they belong to has named the server for them.
     ///
     /// Nothing is sent until something is asked for.
     pub fn for_notary(
@@ -42,6 +44,15 @@ impl RegistryClient {
         }));
         Ok(NotarySession { session, gun: gun.clone() })
     }
+}
+
+/// Tells whether a Notary server may have the credentials of a registry without being named for them:
+/// where it is the same machine, and at Docker Hub.
+///
+/// That a definition or a trust bundle names a notary is no reason to send it a password.
+pub fn shares_logins(server: &NotaryServer, registry: &RegistryHost) -> bool {
+    let docker_hub = registry.is_docker_hub() && server.is_docker_hub();
+    docker_hub || server.host().name() == registry.name()
 }
 
 /// The exchange with a Notary server about one repository. Clones share logins and connections.

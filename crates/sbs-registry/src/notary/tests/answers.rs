@@ -1,5 +1,6 @@
 //! What is known after answers of all kinds, and data that the real server gave.
 
+use super::super::shares_logins;
 use super::*;
 use crate::testing::{PASSWORD, USER};
 
@@ -76,6 +77,24 @@ async fn r5_other_pages_are_no_trust_data() {
             defect(site.judge(None).await),
             TrustDefect::Malformed { role: TrustRole::Root }
         );
+    }
+}
+
+#[test]
+fn r1_a_registry_and_a_notary_are_one_service_where_they_are_one_machine() {
+    for (server, registry, expected) in [
+        ("r.example", "r.example", true),
+        ("r.example:4443", "r.example:5000", true),
+        ("notary.docker.io", "docker.io", true),
+        ("notary.docker.io", "r.example", false),
+        ("notary.example", "docker.io", false),
+        ("notary.r.example", "r.example", false),
+        ("r.example.thief.example", "r.example", false),
+        ("[::1]:4443", "[::2]:4443", false),
+    ] {
+        let server_parsed = NotaryServer::parse(server).unwrap();
+        let shares = shares_logins(&server_parsed, &RegistryHost::parse(registry).unwrap());
+        assert_eq!(shares, expected, "{server} {registry}");
     }
 }
 

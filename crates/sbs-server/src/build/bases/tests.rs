@@ -10,7 +10,7 @@ use super::*;
 use crate::build::failure::chain;
 use crate::build::testing::TestLog;
 use sbs_registry::simple_signing::SignatureTree;
-use sbs_registry::testing::double::{Double, Reply};
+use sbs_registry::testing::double::{Double, Reply, Seen};
 use sbs_registry::testing::real::RealRegistry;
 use sbs_registry::testing::{client, credentials, image_config, noise, run, session};
 use sbs_registry::{BlobSource, media_type};

@@ -92,6 +92,7 @@ impl TrustedSigners {
             return Ok(None);
         };
         let gun = Gun::new(image.registry(), image.repository());
+        let credentials = credentials.filter(|_| notary::shares_logins(server, image.registry()));
         let session = client.for_notary(server, &gun, credentials, log)?;
         let remembered = roots.get(server, &gun)?;
         if remembered.is_none() && *pin == RootPin::FirstUse {

@@ -293,6 +293,35 @@ async fn r5_a_root_that_was_believed_at_first_use_is_held_against_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r1_a_notary_elsewhere_gets_no_credentials_of_the_registry() {
+    let bench = Bench::new("127.0.0.1:5000");
+    for (host, may) in [("localhost", false), ("127.0.0.1", true)] {
+        let tokens =
+            Double::start(host, |_| Reply::status(200).body("{\"token\":\"anonymous\"}")).await;
+        let bearer = format!("Bearer realm=\"https://{}/token\",service=\"s\"", tokens.host());
+        for challenge in ["Basic realm=\"r\"".to_owned(), bearer] {
+            let notary = Double::start(host, move |_| {
+                Reply::status(401).header("www-authenticate", challenge.clone())
+            })
+            .await;
+            let trust = by_notary(notary.host(), None);
+            let error = bench.resolve_trusted(&bench.image("app:1"), &trust).await.unwrap_err();
+            assert!(matches!(error.fault, ResolveFault::NotKnown(_)), "{error:?}");
+            let mut seen = notary.seen();
+            assert!(!seen.is_empty());
+            seen.extend(tokens.seen());
+            let basic =
+                |seen: &Seen| seen.authorization().is_some_and(|text| text.starts_with("Basic"));
+            assert_eq!(seen.iter().any(basic), may, "{host}: {seen:?}");
+        }
+        // The token itself was asked for: as nobody, where nothing may be said.
+        let asked = tokens.seen();
+        assert!(!asked.is_empty());
+        assert!(asked.iter().all(|seen| seen.authorization().is_some() == may), "{asked:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_asked_is_not_called_unsigned() {
     let double = Double::registry(|seen| {
         let asked = seen.is(&Method::GET, ".sig") || seen.is(&Method::GET, "referrers");
