@@ -1,4 +1,4 @@
-//! The operator's way to the certificates, on the machine itself.
+//! What the operator asks of a server that runs, on the machine itself.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -120,6 +120,30 @@ fn what_is_no_request_is_refused_and_the_next_one_is_answered() -> Result<()> {
     let _cut = stream.write_all(&vec![b'x'; 1 << 20]);
     drop(stream);
     assert_eq!(run(&bare, &["show"])?.code, 0);
+
+    // The root of one repository is forgotten, and nothing else.
+    let forget =
+        |server, repository| run_command(&bare, "notary-root", &["forget", server, repository]);
+    let file = bare.server.data_directory().join("definitions/default/notary_roots.json");
+    let said = |gun: &str| serde_json::json!({ "gun": gun, "root": "{}", "versions": {} });
+    let roots = serde_json::json!({ "repositories": {
+        "https://notary.example r.example/app": said("r.example/app"),
+        "https://notary.example r.example/other": said("r.example/other"),
+    }});
+    fs::write(&file, roots.to_string())?;
+    for (server, repository, reason) in [
+        ("http://notary.example", "r.example/app", "over `https` only"),
+        ("notary.example", "r.example/app:v1", "not a repository"),
+        ("notary.example", "r.example/none", "nothing is remembered"),
+    ] {
+        let refused = forget(server, repository)?;
+        assert!(refused.code == 1 && refused.stderr.contains(reason), "{refused:?}");
+    }
+    assert_eq!(fs::read_to_string(&file)?, roots.to_string());
+    let told = forget("notary.example", "r.example/app")?;
+    assert!(told.code == 0 && told.stdout.contains("is forgotten"), "{told:?}");
+    let text = fs::read_to_string(&file)?;
+    assert!(!text.contains("r.example/app") && text.contains("r.example/other"), "{text}");
     Ok(())
 }
 
@@ -129,8 +153,12 @@ fn doctor(bare: &BareServer) -> Result<Outcome> {
 }
 
 fn run(bare: &BareServer, arguments: &[&str]) -> Result<Outcome> {
+    run_command(bare, "certificate", arguments)
+}
+
+fn run_command(bare: &BareServer, command: &str, arguments: &[&str]) -> Result<Outcome> {
     let config = bare.path("server.toml");
-    let mut command = program(built("sbs-server").context("the server")?);
-    command.arg("certificate").args(arguments).arg("--config").arg(config);
-    outcome(&mut command)
+    let mut program = program(built("sbs-server").context("the server")?);
+    program.arg(command).args(arguments).arg("--config").arg(config);
+    outcome(&mut program)
 }

@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Make the key that `SERVER_KEY` can be encrypted to, or print its public half
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Change what the server that runs here remembers of notaries
+    #[command(subcommand)]
+    NotaryRoot(NotaryRootCommand),
     /// Make the root secret, or tell which it is
     #[command(subcommand)]
     RootSecret(RootSecretCommand),
@@ -113,6 +116,24 @@ pub(crate) enum IdentityCommand {
     },
     /// Print the public half, armored: `sbs instance-env` encrypts `SERVER_KEY` to it
     Export {
+        /// The settings file (TOML); without it every setting has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NotaryRootCommand {
+    /// Forget what a notary has said of a repository: its root of trust, and the versions since
+    ///
+    /// For a repository whose owner has lost the root key, or has deleted its data at the notary. The
+    /// next build takes what the notary says then as the first that it ever said; ask the owner for the
+    /// new root key and pin it.
+    Forget {
+        /// The notary as builds name it: `host`, `host:port` or `https://host[:port]`
+        server: String,
+        /// The repository, with its registry
+        repository: String,
         /// The settings file (TOML); without it every setting has its default
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,

@@ -12,9 +12,9 @@ use thiserror::Error;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use crate::admin::{SOCKET, told};
 use crate::build::environment::{Environment, probe_engine};
 use crate::build::failure::chain;
-use crate::certificates::admin::{SOCKET, told};
 use crate::config::{Identity, LoadSettingsError, Settings, credentials_directory};
 use crate::env_file::{self, ReadEnvFileError};
 use crate::root_secret;

@@ -4,8 +4,9 @@
 //! This crate is the daemon; it is not a library for other programs. [`main`] is all there is to
 //! call. Where to read on: `core` (what the server does, without HTTP), `build` (the steps of a
 //! build), `registry`, `tool` (child processes), `http`, `listener`, `tls` and `certificates` (who may
-//! ask, and how), `store` (what is on the disk).
+//! ask, and how), `admin` (what the operator asks on the machine itself), `store` (what is on the disk).
 
+mod admin;
 mod args;
 mod build;
 mod certificates;
@@ -77,6 +78,7 @@ fn execute(command: args::Command) -> Result<(), Box<dyn std::error::Error>> {
         args::Command::Identity(args::IdentityCommand::Export { config }) => {
             identity::export(&run::load_settings(config.as_deref())?)?
         }
+        args::Command::NotaryRoot(command) => run::notary_root(command)?,
         args::Command::RootSecret(args::RootSecretCommand::Init { config, from, backup }) => {
             let settings = run::load_settings(config.as_deref())?.root_secret;
             root_secret::init(&settings, from.as_deref(), backup.as_deref())?

@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::CertificateCommand;
+use crate::admin::{AdminSocket, AskError, Request, SOCKET, ask};
+use crate::args::{CertificateCommand, NotaryRootCommand};
 use crate::build::environment::{Environment, PrepareError};
-use crate::certificates::admin::{AdminSocket, AskError, Request, SOCKET, ask};
 use crate::certificates::error::LoadCertificatesError;
 use crate::certificates::{Certificates, Kept, Sources};
 use crate::clock::Clock;
@@ -102,7 +102,7 @@ async fn serve(settings: Settings, identity: Identity) -> Result<(), RunError> {
     let pauses = UploadPauses::default();
     let uploader = Uploader::new(core.clone(), Arc::clone(&storages), pauses, stop.clone());
     let uploads = tokio::spawn(uploader.run());
-    let admin = tokio::spawn(admin.serve(certificates.clone(), stop.clone()));
+    let admin = tokio::spawn(admin.serve(certificates.clone(), core.clone(), stop.clone()));
     let watch = tokio::spawn(certificates.clone().watch(hangup, stop.clone()));
     let router = http::router(core.clone(), certificates.clone(), storages, receive_limit);
     let server = tokio::spawn(listener::serve(socket, certificates.live(), router, stop.clone()));
@@ -183,7 +183,7 @@ fn client_ca_sha256(identity: &Identity) -> Result<Digest, MakeTlsError> {
 }
 
 /// Asks the server that runs for its certificates. Returns what to tell.
-pub(crate) fn certificate(command: CertificateCommand) -> Result<String, CertificateError> {
+pub(crate) fn certificate(command: CertificateCommand) -> Result<String, AskServerError> {
     let (config, request) = match command {
         CertificateCommand::Csr { host, config } => (config, Request::Csr { host }),
         CertificateCommand::Install { certificate: path, config } => {
@@ -196,14 +196,23 @@ pub(crate) fn certificate(command: CertificateCommand) -> Result<String, Certifi
         }
         CertificateCommand::Show { config } => (config, Request::Show),
     };
-    let settings = load_settings(config.as_deref())?;
-    Ok(ask(&settings.data_directory, &request)?)
+    ask_server(config.as_deref(), &request)
 }
 
-/// Why the server that runs was not asked for its certificates, or said no.
+/// Has the server that runs forget what a notary has said. Returns what to tell.
+pub(crate) fn notary_root(command: NotaryRootCommand) -> Result<String, AskServerError> {
+    let NotaryRootCommand::Forget { server, repository, config } = command;
+    ask_server(config.as_deref(), &Request::ForgetNotaryRoot { server, repository })
+}
+
+fn ask_server(config: Option<&Path>, request: &Request) -> Result<String, AskServerError> {
+    Ok(ask(&load_settings(config)?.data_directory, request)?)
+}
+
+/// Why the server that runs was not asked, or said no.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum CertificateError {
+pub(crate) enum AskServerError {
     #[error(transparent)]
     Ask(#[from] AskError),
 

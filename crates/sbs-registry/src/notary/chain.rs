@@ -64,7 +64,7 @@ async fn fetch_once(
     expiry: Expiry,
 ) -> Result<Option<Chain>, Fault> {
     let Some(root) = fetch_root(session, trust, now).await? else { return Ok(None) };
-    let remembered = trust.remembered;
+    let remembered = trust.remembered.filter(|_| !root.begins_anew);
     let mut chain = Fetch { session, remembered, now, expiry, versions: BTreeMap::new() };
     chain.versions.insert(TrustRole::Root, root.document.version);
 

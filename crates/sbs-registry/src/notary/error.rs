@@ -81,7 +81,8 @@ pub enum TrustDefect {
     /// Another root took the place of the one that was trusted.
     #[error(
         "its root was replaced, and the root that was trusted before did not sign that; if its owner \
-         says that this is right, forget the old root"
+         says that this is right, give the new root key (for base images, \
+         DOCKER_CONTENT_TRUST_BASE_ROOT), or have the operator run `sbs-server notary-root forget`"
     )]
     RootReplaced,
 
@@ -112,7 +113,8 @@ pub enum TrustDefect {
 
     /// What was there before is gone.
     #[error(
-        "the server no longer has what was seen before; if its owner deleted it, forget the old root"
+        "the server no longer has what was seen before; if its owner deleted it, have the operator run \
+         `sbs-server notary-root forget`"
     )]
     Vanished,
 

@@ -18,6 +18,8 @@ pub(super) struct TrustedRoot {
     pub(super) document: Verified<RootBody>,
     /// The root keys with a certificate in the repository's name.
     pub(super) keys: RoleKeys,
+    /// The pin has put it in the place of what is remembered, which says nothing any more.
+    pub(super) begins_anew: bool,
 }
 
 impl TrustedRoot {
@@ -28,6 +30,9 @@ impl TrustedRoot {
 
 /// Fetches the root, and follows the chain from the root that is remembered to it. `None` if there
 /// is no trust data.
+///
+/// A root of the key that was pinned needs no chain from one that this key has not signed: whoever
+/// gives a pin has been told who the owner is now.
 pub(super) async fn fetch_root(
     session: &NotarySession,
     trust: Trust<'_>,
@@ -42,16 +47,35 @@ pub(super) async fn fetch_root(
         return if remembered.is_some() { Err(TrustDefect::Vanished.into()) } else { Ok(None) };
     };
     let root = Unverified::parse_root(&bytes)?;
-    if let Some(remembered) = remembered {
-        follow(session, remembered, (&root, &bytes)).await?;
-    }
+    let begins_anew = match remembered {
+        None => false,
+        Some(remembered) => match follow(session, remembered, (&root, &bytes)).await {
+            Ok(()) => false,
+            Err(Fault::Defect(_)) if is_another(trust.pin, remembered)? => true,
+            Err(fault) => return Err(fault),
+        },
+    };
     let keys = own_keys(session.gun(), &root, now)?;
     check_pin(trust.pin, &root, &keys)?;
     let document = root.verify(&keys)?;
     if document.expires <= now {
         return Err(TrustDefect::Expired { role: TrustRole::Root, at: document.expires }.into());
     }
-    Ok(Some(TrustedRoot { bytes, document, keys }))
+    if begins_anew {
+        session.log().warning(&format!(
+            "{}: the root of its image trust data that was remembered is replaced by the given one",
+            session.gun()
+        ));
+    }
+    Ok(Some(TrustedRoot { bytes, document, keys, begins_anew }))
+}
+
+/// Tells whether a key is pinned that has not signed the root that is remembered. If it has, that root
+/// is what the pin asks for, and whatever does not follow from it is old or forged.
+fn is_another(pin: &RootPin, remembered: &Remembered) -> Result<bool, TrustDefect> {
+    let root = Unverified::parse_root(remembered.root())?;
+    let keys = root.unverified_body().role(TrustRole::Root)?;
+    Ok(*pin != RootPin::FirstUse && !is_signed_by_pinned(pin, &root, &keys))
 }
 
 /// Checks that the remembered root leads to this one: each version is signed by the keys of the one
@@ -111,17 +135,18 @@ fn check_pin(
     root: &Unverified<RootBody>,
     keys: &RoleKeys,
 ) -> Result<(), TrustDefect> {
-    if *pin == RootPin::FirstUse {
-        return Ok(());
-    }
-    let pinned = keys.keys.iter().filter(|key| pin.is(key)).cloned().collect();
-    if root.is_signed_by(&RoleKeys { keys: pinned, threshold: 1 }) {
+    if *pin == RootPin::FirstUse || is_signed_by_pinned(pin, root, keys) {
         return Ok(());
     }
     let signed =
         |key: &&TrustKey| root.is_signed_by(&RoleKeys { keys: vec![(*key).clone()], threshold: 1 });
     let found = keys.keys.iter().filter(signed).map(TrustKey::id).collect();
     Err(TrustDefect::WrongRoot { found })
+}
+
+fn is_signed_by_pinned(pin: &RootPin, root: &Unverified<RootBody>, keys: &RoleKeys) -> bool {
+    let pinned = keys.keys.iter().filter(|key| pin.is(key)).cloned().collect();
+    root.is_signed_by(&RoleKeys { keys: pinned, threshold: 1 })
 }
 
 // A root changes once in years.

@@ -20,7 +20,7 @@ pub struct Trust<'a> {
     /// The root key that must have signed the root.
     pub pin: &'a RootPin,
     /// What the last verification gave. Without it, nothing protects from data that is old and
-    /// has not expired.
+    /// has not expired. It counts for nothing where the pin is a key that has not signed its root.
     pub remembered: Option<&'a Remembered>,
 }
 

@@ -78,6 +78,20 @@ impl NotaryRoots {
         }
         replace_file(&self.path, &bytes).map_err(NotaryRootsError::Write)
     }
+
+    /// Forgets what a server has said of a repository, damaged or not; tells whether there was anything.
+    pub(crate) fn forget(
+        &mut self,
+        server: &NotaryServer,
+        gun: &Gun,
+    ) -> Result<bool, NotaryRootsError> {
+        if self.record.repositories.remove(&key(server, &gun.to_string())).is_none() {
+            return Ok(false);
+        }
+        let bytes = serde_json::to_vec(&self.record).map_err(|_| NotaryRootsError::Damaged)?;
+        replace_file(&self.path, &bytes).map_err(NotaryRootsError::Write)?;
+        Ok(true)
+    }
 }
 
 fn key(server: &NotaryServer, gun: &str) -> String {
@@ -151,6 +165,27 @@ mod tests {
         assert_eq!(roots.get(&other, &app).unwrap(), None);
         assert_eq!(roots.get(&one, &gun("registry.example/ns/ap")).unwrap(), None);
         NotaryRoots::check(&std::fs::read(&path).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn one_server_and_one_repository_are_forgotten_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots");
+        let [one, other] = ["https://one.example", "https://other.example"]
+            .map(|server| NotaryServer::parse(server).unwrap());
+        let [app, next] = ["registry.example/app", "registry.example/next"].map(gun);
+        let mut roots = NotaryRoots::load(&path).unwrap();
+        assert!(!roots.forget(&one, &app).unwrap());
+        for (server, gun) in [(&one, &app), (&one, &next), (&other, &app)] {
+            roots.set(server, &remembered(&gun.to_string(), 3)).unwrap();
+        }
+        assert!(roots.forget(&one, &app).unwrap());
+        assert!(!roots.forget(&one, &app).unwrap());
+        let roots = NotaryRoots::load(&path).unwrap();
+        assert_eq!(roots.get(&one, &app).unwrap(), None);
+        for (server, gun) in [(&one, &next), (&other, &app)] {
+            assert_eq!(roots.get(server, gun).unwrap(), Some(remembered(&gun.to_string(), 3)));
+        }
     }
 
     #[test]

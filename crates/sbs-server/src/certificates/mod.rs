@@ -4,7 +4,6 @@
 //! What was given last is shown: by environment or files, or over the wire. The certificate of
 //! environment or files that one was installed over does not come back at the next start.
 
-pub(crate) mod admin;
 mod check;
 pub(crate) mod error;
 mod expiry;

@@ -1,8 +1,10 @@
 use std::io;
 
-use sbs_proto::ParseDefinitionError;
+use sbs_proto::{NotaryServer, ParseDefinitionError, ParseNotaryServerError};
+use sbs_registry::notary::Gun;
 use thiserror::Error;
 
+use crate::build::notary_roots::NotaryRootsError;
 use crate::core::state::SealingError;
 use crate::core::state::error::TooManyAttempts;
 
@@ -108,6 +110,31 @@ pub(crate) enum StartBuildError {
     /// The build could not be noted down.
     #[error("the build was not started")]
     Store(#[from] KeepError),
+}
+
+/// Why something that a notary has said was not forgotten.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum ForgetNotaryRootError {
+    /// A build runs, which would remember it again.
+    #[error("a build runs; wait for its end or run `clean` first")]
+    Busy,
+
+    /// The repository is misspelt.
+    #[error("not a repository; give its registry and its name, without tag and digest")]
+    NotARepository,
+
+    /// The server is misspelt.
+    #[error(transparent)]
+    Server(#[from] ParseNotaryServerError),
+
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    Roots(#[from] NotaryRootsError),
+
+    /// There is no such thing.
+    #[error("nothing is remembered of what {server} has said of `{gun}`")]
+    Unknown { server: NotaryServer, gun: Gun },
 }
 
 /// Why a clean failed.

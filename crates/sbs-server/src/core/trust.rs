@@ -6,14 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use sbs_crypto::openpgp::OpenPgpSigningKey;
 use sbs_crypto::{ImageSigningKey, digest};
 use sbs_proto::{
-    Definition, DefinitionName, Digest, KeyRole, NotaryRoot, OpenPgpPublicKey, PublicKey,
-    Registration, RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
+    Definition, DefinitionName, Digest, KeyRole, NotaryRoot, NotaryServer, OpenPgpPublicKey,
+    PublicKey, Registration, RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
 };
 use sbs_registry::notary::{Gun, NotaryKeys};
 use sbs_state::{DefinitionKeys, Rotation};
 
+use crate::build::notary_roots::NotaryRoots;
 use crate::core::Core;
-use crate::core::error::{KeepError, RotateError, TrustError};
+use crate::core::error::{ForgetNotaryRootError, KeepError, RotateError, TrustError};
 use crate::core::slot::Slot;
 
 impl Core {
@@ -83,6 +84,28 @@ impl Core {
     ) -> Result<(), RotateError> {
         self.change_keys(name, move |keys| keys.retire(role)).await?;
         tracing::info!(definition = %name, role = role.as_str(), "a signing key was retired");
+        Ok(())
+    }
+
+    /// Forgets what a notary has said of a repository; what is remembered of others stays.
+    pub(crate) async fn forget_notary_root(
+        &self,
+        name: &DefinitionName,
+        server: &NotaryServer,
+        gun: &Gun,
+    ) -> Result<(), ForgetNotaryRootError> {
+        let unknown =
+            || ForgetNotaryRootError::Unknown { server: server.clone(), gun: gun.clone() };
+        let slot = self.slot(name).ok_or_else(unknown)?;
+        let _writer = slot.writer.lock().await;
+        // A build writes what it began with.
+        if slot.now().running.is_some() {
+            return Err(ForgetNotaryRootError::Busy);
+        }
+        if !NotaryRoots::load(&slot.notary_roots())?.forget(server, gun)? {
+            return Err(unknown());
+        }
+        tracing::warn!(definition = %name, %server, %gun, "what a notary has said was forgotten");
         Ok(())
     }
 

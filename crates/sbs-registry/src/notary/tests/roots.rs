@@ -159,6 +159,54 @@ async fn r5_a_root_that_the_old_one_did_not_sign_is_refused() {
 }
 
 #[tokio::test]
+async fn a_root_that_is_pinned_takes_the_place_of_one_that_is_remembered() {
+    let repo = Repo::new();
+    let site = Site::start(repo.files()).await;
+    let remembered = signed(site.judge(None).await).remembered().clone();
+    // Made anew by a new owner: every version begins again.
+    let mut new = Repo::new();
+    for role in [TrustRole::Root, TrustRole::Targets, TrustRole::Snapshot, TrustRole::Timestamp] {
+        new.role(role).version = 1;
+    }
+    site.serve(new.files());
+    let pin = pin(&new.root.listed[0]);
+    let trust = Trust { pin: &pin, remembered: Some(&remembered) };
+    let log = TestLog::new();
+    let session = session_with(site.double.host(), &gun(), &log);
+    let target = signed(verify(&session, &tag("v1"), trust, NOW).await.unwrap());
+    assert!(log.text().contains("is replaced by the given one"), "{}", log.text());
+    assert_eq!(target.remembered().version(TrustRole::Targets), Some(1));
+
+    // From now on it is the new one that counts, with the pin or without.
+    let remembered = target.remembered().clone();
+    signed(site.judge(Some(&remembered)).await);
+    site.serve(repo.files());
+    defect(site.judge(Some(&remembered)).await);
+}
+
+#[tokio::test]
+async fn r5_a_pin_makes_no_other_root_and_nothing_old_good() {
+    let mut repo = Repo::new();
+    let owner = repo.root.listed[0].twin();
+    let site = Site::start(repo.files()).await;
+    let remembered = signed(site.judge(None).await).remembered().clone();
+    let new = Repo::new();
+    site.serve(new.files());
+    let judge = async |key: &Key| {
+        let trust = Trust { pin: &pin(key), remembered: Some(&remembered) };
+        defect(site.verify("v1", trust).await.unwrap())
+    };
+    let found = vec![new.root.listed[0].raw.id()];
+    assert_eq!(judge(&Key::root()).await, TrustDefect::WrongRoot { found });
+    // The pin means what is remembered.
+    assert_eq!(judge(&owner).await, TrustDefect::RootReplaced);
+    repo.root.version = 4;
+    site.serve(repo.files());
+    let rollback = TrustDefect::Rollback { role: TrustRole::Root, seen: 5, offered: 4 };
+    assert_eq!(judge(&owner).await, rollback);
+}
+
+#[tokio::test]
 async fn r5_the_threshold_of_the_old_root_counts() {
     let mut repo = Repo::new();
     let second = Key::root();

@@ -178,3 +178,34 @@ async fn a_server_with_keys_of_before_makes_the_others_at_its_start_once() {
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[0].1, before + 1);
 }
+
+#[tokio::test]
+async fn r5_a_root_is_not_forgotten_under_a_build_that_would_remember_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = open(directory.path(), Act::WaitForCancel);
+    set(&core, &[]).await;
+    let server = NotaryServer::parse("notary.example").unwrap();
+    let [app, other] = ["r.example/app", "r.example/other"].map(|text| {
+        let image = sbs_proto::ImageReference::parse(text).unwrap();
+        Gun::new(image.registry(), image.repository())
+    });
+    let entry = |gun: &Gun| {
+        let said = serde_json::json!({ "gun": gun.to_string(), "root": "{}", "versions": {} });
+        (format!("{server} {gun}"), said)
+    };
+    let entries = [&app, &other].map(entry);
+    let entries: serde_json::Map<_, _> = entries.into_iter().collect();
+    let path = core.slot(&name()).unwrap().notary_roots();
+    fs::write(&path, serde_json::json!({ "repositories": entries }).to_string()).unwrap();
+
+    core.start_build(&name()).await.unwrap();
+    let busy = core.forget_notary_root(&name(), &server, &app).await;
+    assert!(matches!(busy, Err(ForgetNotaryRootError::Busy)), "{busy:?}");
+    core.clean(&name()).await.unwrap();
+    core.forget_notary_root(&name(), &server, &app).await.unwrap();
+    let roots = NotaryRoots::load(&path).unwrap();
+    assert_eq!(roots.get(&server, &app).unwrap(), None);
+    assert!(roots.get(&server, &other).unwrap().is_some());
+    let again = core.forget_notary_root(&name(), &server, &app).await;
+    assert!(matches!(again, Err(ForgetNotaryRootError::Unknown { .. })), "{again:?}");
+}

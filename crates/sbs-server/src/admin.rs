@@ -1,5 +1,6 @@
-//! The operator's way to the certificates of a server that runs: a socket in the data directory, for
-//! when no client believes the server any more.
+//! What the operator asks of a server that runs, through a socket in the data directory: its
+//! certificates, for when no client believes the server any more, and what notaries have said, which no
+//! client may have it forget.
 //!
 //! One request and one answer, each a line of JSON.
 
@@ -9,7 +10,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sbs_proto::{CertificateFacts, Certificates as Told};
+use sbs_proto::{
+    CertificateFacts, Certificates as Told, DefinitionName, ImageReference, NotaryServer,
+};
+use sbs_registry::notary::Gun;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::failure::chain;
 use crate::certificates::Certificates;
+use crate::core::Core;
+use crate::core::error::ForgetNotaryRootError;
 use crate::store::{ReadSecretFileError, check_parents};
 
 /// What is asked.
@@ -25,6 +31,7 @@ use crate::store::{ReadSecretFileError, check_parents};
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) enum Request {
     Csr { host: String },
+    ForgetNotaryRoot { server: String, repository: String },
     Install { certificate: String },
     Show,
 }
@@ -34,6 +41,7 @@ pub(crate) enum Request {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 enum Answer {
     Csr(String),
+    Done(String),
     Refused(String),
     Told(Told),
 }
@@ -56,7 +64,12 @@ impl AdminSocket {
     }
 
     /// Answers one request after the other until `stop`.
-    pub(crate) async fn serve(self, certificates: Certificates, stop: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        certificates: Certificates,
+        core: Core,
+        stop: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -64,7 +77,7 @@ impl AdminSocket {
             };
             let answered = match accepted {
                 Ok((stream, _)) => {
-                    let answered = answer(stream, &certificates);
+                    let answered = answer(stream, &certificates, &core);
                     tokio::time::timeout(REQUEST_TIME, answered).await.unwrap_or_else(|_elapsed| {
                         Err(io::Error::new(io::ErrorKind::TimedOut, "the request took too long"))
                     })
@@ -81,7 +94,11 @@ impl AdminSocket {
     }
 }
 
-async fn answer(mut stream: UnixStream, certificates: &Certificates) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    certificates: &Certificates,
+    core: &Core,
+) -> io::Result<()> {
     // Beside the mode of the socket: root may come in, and nobody else but the server's user.
     let peer = stream.peer_cred()?.uid();
     if ![0, rustix::process::geteuid().as_raw()].contains(&peer) {
@@ -91,7 +108,7 @@ async fn answer(mut stream: UnixStream, certificates: &Certificates) -> io::Resu
     let limited = tokio::io::BufReader::new((&mut stream).take(REQUEST_BYTES));
     { limited }.read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(request, certificates).await,
+        Ok(request) => carry_out(request, certificates, core).await,
         Err(error) => Answer::Refused(chain(&error)),
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -99,12 +116,18 @@ async fn answer(mut stream: UnixStream, certificates: &Certificates) -> io::Resu
     stream.write_all(&text).await
 }
 
-async fn carry_out(request: Request, certificates: &Certificates) -> Answer {
+async fn carry_out(request: Request, certificates: &Certificates, core: &Core) -> Answer {
     match request {
         Request::Csr { host } => match certificates.request(&host).await {
             Ok(csr) => Answer::Csr(csr),
             Err(error) => Answer::Refused(chain(&error)),
         },
+        Request::ForgetNotaryRoot { server, repository } => {
+            match forget_notary_root(core, &server, &repository).await {
+                Ok(done) => Answer::Done(done),
+                Err(error) => Answer::Refused(chain(&error)),
+            }
+        }
         Request::Install { certificate } => match certificates.install(&certificate).await {
             Ok(()) => Answer::Told(certificates.told()),
             Err(error) => Answer::Refused(chain(&error)),
@@ -113,10 +136,24 @@ async fn carry_out(request: Request, certificates: &Certificates) -> Answer {
     }
 }
 
+async fn forget_notary_root(
+    core: &Core,
+    server: &str,
+    repository: &str,
+) -> Result<String, ForgetNotaryRootError> {
+    let server = NotaryServer::parse(server)?;
+    let named = ImageReference::parse(repository).ok();
+    let named = named.filter(|named| named.tag().is_none() && named.digest().is_none());
+    let named = named.ok_or(ForgetNotaryRootError::NotARepository)?;
+    let gun = Gun::new(named.registry(), named.repository());
+    core.forget_notary_root(&DefinitionName::default_name(), &server, &gun).await?;
+    Ok(format!("what {server} has said of {gun} is forgotten\n"))
+}
+
 /// Asks the server that uses this data directory; returns what to tell.
 pub(crate) fn ask(data_directory: &Path, request: &Request) -> Result<String, AskError> {
     match exchange(data_directory, request)? {
-        Answer::Csr(csr) => Ok(csr),
+        Answer::Csr(text) | Answer::Done(text) => Ok(text),
         Answer::Told(told) => Ok(text_of(&told)),
         Answer::Refused(reason) => Err(AskError::Refused { reason }),
     }
@@ -126,7 +163,7 @@ pub(crate) fn ask(data_directory: &Path, request: &Request) -> Result<String, As
 pub(crate) fn told(data_directory: &Path) -> Result<Told, AskError> {
     match exchange(data_directory, &Request::Show)? {
         Answer::Told(told) => Ok(told),
-        Answer::Refused(reason) | Answer::Csr(reason) => Err(AskError::Refused { reason }),
+        Answer::Refused(reason) | Answer::Csr(reason) | Answer::Done(reason) => Err(AskError::Refused { reason }),
     }
 }
 
