@@ -148,8 +148,11 @@ impl Lookaside {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LookasideError {
-    /// The base is not an https URL without user name, query and fragment.
-    #[error("the lookaside is not a plain https URL")]
+    /// The base is neither an https URL without user name, query and fragment nor a directory.
+    #[error(
+        "not the address of a lookaside; give an https URL without user name, query and fragment, or \
+         `file:///path`"
+    )]
     Base,
 
     /// What was written is not there.

@@ -325,7 +325,7 @@ async fn a_lookaside_that_does_not_answer_is_not_an_unsigned_image() {
         let web = Lookaside::Web(Url::parse(bad).unwrap());
         let result = verify(&session, Some(&web), &verifier_of(key()), &v1, digest).await;
         let error = crate::chain(&result.unwrap_err());
-        assert!(error.contains("not a plain https URL"), "{bad}: {error}");
+        assert!(error.contains("not the address of a lookaside"), "{bad}: {error}");
         let error = Lookaside::at(bad).unwrap_err();
         assert!(matches!(error, LookasideError::Base), "{bad}: {error}");
     }
