@@ -12,6 +12,8 @@ use sbs_tests::{
 };
 use serde_json::Value;
 
+mod routes;
+
 /// A world whose server writes OpenPGP signatures into a directory that is also their lookaside.
 fn world_with_lookaside() -> Result<(World, PathBuf)> {
     let parts = Parts::start()?;
@@ -340,104 +342,4 @@ fn served(registry: &Registry, image: &str) -> Result<(String, u64)> {
     command.arg(format!("docker://{image}")).env("HOME", "/nonexistent");
     let raw = output(&mut command)?;
     Ok((sbs_crypto::digest(raw.as_bytes()).to_hex(), raw.len() as u64))
-}
-
-/// Every route, with the methods that it has.
-const ROUTES: [(&str, &str); 20] = [
-    ("GET", "/image"),
-    ("POST", "/image"),
-    ("PATCH", "/image"),
-    ("GET", "/log/build"),
-    ("GET", "/manifest"),
-    ("GET", "/publickey"),
-    ("GET", "/imagedigest"),
-    ("GET", "/config-json"),
-    ("GET", "/config-python"),
-    ("GET", "/state-image"),
-    ("POST", "/state-image"),
-    ("GET", "/v2/info"),
-    ("GET", "/v2/images/default/builds"),
-    ("GET", "/v2/images/default/builds/latest"),
-    ("GET", "/v2/images/default/builds/latest/manifest"),
-    ("GET", "/v2/images/default/builds/latest/thin-manifest"),
-    ("GET", "/v2/images/default/builds/latest/key"),
-    ("GET", "/v2/images/default/trust"),
-    ("POST", "/v2/images/default/keys/image/rotation"),
-    ("POST", "/v2/state"),
-];
-
-#[test]
-fn r7_no_route_signs_what_a_caller_chooses() -> Result<()> {
-    let (world, _) = world_with_lookaside()?;
-    let (_, image) = build(&world)?;
-    let chosen = b"{\"critical\":\"chosen by a caller\"}";
-    let digest = sbs_crypto::digest(chosen);
-    let body = serde_json::json!({
-        "BUILD_NAME": digest.to_string(), "digest": digest.to_string(), "hash": digest.to_hex(),
-        "payload": STANDARD.encode(chosen), "message": String::from_utf8_lossy(chosen),
-        "csr": STANDARD.encode(chosen), "secret": STANDARD.encode([0; 128]),
-    });
-    let api = world.api()?;
-    let mut replies = Vec::new();
-    for (method, path) in ROUTES {
-        for path in [path.to_owned(), format!("{path}?digest={digest}")] {
-            for body in [body.to_string(), String::from_utf8_lossy(chosen).into_owned()] {
-                replies.push(api.send(method, &path, &body)?.body);
-            }
-        }
-    }
-    let trust: Value = serde_json::from_slice(&api.call("GET", "/v2/images/default/trust")?.body)?;
-    let messages = [chosen.to_vec(), digest.to_hex().into_bytes(), digest.as_bytes().to_vec()];
-    for reply in &replies {
-        assert!(signed(reply, &messages, &trust)?.is_none());
-    }
-
-    // The search finds what there is: the signature of the image, in the list of its signatures.
-    let tag = image.rsplit(':').next().context("a tag")?;
-    let registry = &world.parts.registry;
-    let (image, _) = registry.manifest(World::REPOSITORY, tag)?.context("the image")?;
-    let list = registry.manifest(World::REPOSITORY, &judge::signature_tag(&image))?;
-    let list = list.context("its signatures")?.1;
-    let payload = list["layers"][0]["digest"].as_str().context("a payload")?;
-    let payload = registry.blob(World::REPOSITORY, &sbs_proto::Digest::parse(payload)?)?;
-    assert!(signed(list.to_string().as_bytes(), &[payload], &trust)?.is_some());
-    Ok(())
-}
-
-/// Looks for a signature of any of these messages by any of these keys in a text.
-fn signed(text: &[u8], messages: &[Vec<u8>], trust: &Value) -> Result<Option<String>> {
-    let text = String::from_utf8_lossy(text);
-    let word = |c: char| c.is_ascii_alphanumeric() || "+/=-_".contains(c);
-    let candidates = text.split(|c| !word(c)).filter(|word| (64..2000).contains(&word.len()));
-    for candidate in candidates {
-        let forms = [STANDARD.decode(candidate).ok(), hex::decode(candidate).ok()];
-        for signature in forms.into_iter().flatten() {
-            for message in messages {
-                if is_signature(&signature, message, trust)? {
-                    return Ok(Some(candidate.to_owned()));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn is_signature(signature: &[u8], message: &[u8], trust: &Value) -> Result<bool> {
-    for role in ["image_keys", "attestation_keys"] {
-        for key in trust[role].as_array().context("keys")? {
-            let pem = key["pem"].as_str().context("a key")?;
-            let key = sbs_crypto::ImageVerifyingKey::from_pem(pem)?;
-            if key.verify(message, signature).is_ok() {
-                return Ok(true);
-            }
-        }
-    }
-    for key in trust["manifest_keys"].as_array().context("keys")? {
-        let pem = key["pem"].as_str().context("a key")?;
-        let key = sbs_crypto::ManifestVerifyingKey::from_pem(pem)?;
-        if key.verify(message, signature).is_ok() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
