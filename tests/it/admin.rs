@@ -6,8 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result};
-use sbs_crypto::pki::describe;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sbs_crypto::pki::{ServerRequest, describe};
 use sbs_tests::{Authority, BareServer, Outcome, built, outcome, program, wait_until};
+use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 #[test]
@@ -75,6 +78,27 @@ fn t10_what_is_the_operators_is_closed_to_clients_and_to_other_users() -> Result
     for path in ["/reset", "/reseal", "/v2/reset", "/v2/reseal", "/v2/root-secret", "/admin"] {
         for method in ["GET", "POST", "PUT", "DELETE"] {
             assert_eq!(api.call(method, path)?.status, 404, "{method} {path}");
+    // A client certificate is not enough to change keys: SECRET is wanted, and counted.
+    let secret = |byte: u8| STANDARD.encode([byte; 128]);
+    let definition = json!({
+        "BUILD_IMAGE_TAG": "1", "DOCKER_PASSWORD": "p", "DOCKER_REPO": "ns/app", "DOCKER_USER": "u",
+        "GITHUB_URL": "https://git.example/app.git", "RUNTIME_TYPE": "vpc", "SECRET": secret(1),
+    });
+    let initialised = api.send("POST", "/image", &definition.to_string())?;
+    assert_eq!(initialised.status, 200, "{}", initialised.text());
+    let route = "/v2/images/default/keys/image/rotation";
+    for method in ["POST", "DELETE"] {
+        for body in ["", "\"\"", "{}", "{\"SECRET\":\"\"}", "{\"SECRET\":1}"] {
+            let refused = api.send(method, route, body)?;
+            assert_eq!(refused.status, 400, "{method} {body}: {}", refused.text());
+        }
+        // It is the right one, and there are no keys yet.
+        let right = json!({ "SECRET": secret(1) }).to_string();
+        assert_eq!(api.send(method, route, &right)?.json()?["code"], "no_keys");
+        let wrong = api.send(method, route, &json!({ "SECRET": secret(2) }).to_string())?;
+        assert_eq!((wrong.status, &wrong.json()?["code"]), (403, &json!("wrong_secret")));
+    }
+    // What only an operator may do is not there at all.
         }
     }
     let socket = bare.server.data_directory().join("admin.sock");

@@ -214,6 +214,14 @@ fn a_key_that_is_rotated_signs_until_it_is_retired() -> Result<()> {
     for role in ["image", "openpgp"] {
         world.sbs.ok(&["rotate-key", role, "--retire"])?;
     }
+    // The log says who did it.
+    let certificate = world.sbs.certificate_file("client-cert.pem")?;
+    let certificate = sbs_crypto::pki::describe(&certificate)?.sha256.to_string();
+    let log = world.server.log_text();
+    for (done, count) in [("a signing key was rotated", 2), ("a signing key was retired", 2)] {
+        let lines = log.lines().filter(|line| line.contains(done) && line.contains(&certificate));
+        assert_eq!(lines.count(), count, "{log}");
+    }
     let image = build_again(&world, &mut repository, "three")?;
     let tag = image.rsplit(':').next().context("a tag")?;
     judge::openssl_image(&world.parts.registry, tag, &new_key)?;

@@ -5,8 +5,8 @@ use reqwest::{Body, Method, Response, StatusCode};
 use sbs_proto::v2::{self, Build, BuildId, BuildPage, Info, Selector};
 use sbs_proto::{
     BuildName, BuildSelector, BuildStatus, DefinitionName, ImageReference, KeyRole, LogName,
-    LogReply, Members, PublicKeyReply, Registration, SecretText, StatusReply, TRUST_SCHEMA,
-    TrustBundle, route,
+    LogReply, Members, PublicKeyReply, Registration, SecretText, StateSecret, StatusReply,
+    TRUST_SCHEMA, TrustBundle, key, route,
 };
 use serde_json::Value;
 use url::Url;
@@ -130,19 +130,36 @@ impl Client {
         trust_bundle(&self.read_v2(&route, None).await?)
     }
 
-    /// Makes a new key for a role; the one before it signs beside it until it is retired.
-    pub async fn rotate_key(&self, role: KeyRole) -> Result<TrustBundle, CallError> {
-        self.change_key(Method::POST, role).await
+    /// Makes a new key for a role; the one before it signs beside it until it is retired. `secret` is
+    /// that of the image definition.
+    pub async fn rotate_key(
+        &self,
+        role: KeyRole,
+        secret: &StateSecret,
+    ) -> Result<TrustBundle, CallError> {
+        self.change_key(Method::POST, role, secret).await
     }
 
-    /// Ends the rotation of a role: the key before the present one is gone for good.
-    pub async fn retire_key(&self, role: KeyRole) -> Result<TrustBundle, CallError> {
-        self.change_key(Method::DELETE, role).await
+    /// Ends the rotation of a role: the key before the present one is gone for good. `secret` is that
+    /// of the image definition.
+    pub async fn retire_key(
+        &self,
+        role: KeyRole,
+        secret: &StateSecret,
+    ) -> Result<TrustBundle, CallError> {
+        self.change_key(Method::DELETE, role, secret).await
     }
 
-    async fn change_key(&self, method: Method, role: KeyRole) -> Result<TrustBundle, CallError> {
+    async fn change_key(
+        &self,
+        method: Method,
+        role: KeyRole,
+        secret: &StateSecret,
+    ) -> Result<TrustBundle, CallError> {
         let route = v2::rotation(&DefinitionName::default_name(), role);
-        trust_bundle(&self.short(method, &route, NOTHING.to_owned()).await?)
+        let mut members = Members::default();
+        members.insert(key::SECRET, &**secret.expose_base64());
+        trust_bundle(&self.short(method, &route, members.expose_json().to_string()).await?)
     }
 
     /// Asks what the server is and can do; `None` if it speaks v1 alone, as the original does.

@@ -50,7 +50,8 @@ pub const BUILD_PATTERN: &str = "/v2/images/{name}/builds/{id}";
 pub const TRUST_PATTERN: &str = "/v2/images/{name}/trust";
 
 /// The pattern of the routes on which a key is rotated (POST) and the one before it retired
-/// (DELETE); `{role}` is a [`KeyRole`]. Both answer as [`TRUST_PATTERN`] does.
+/// (DELETE); `{role}` is a [`KeyRole`]. Both take [`SECRET`](crate::key::SECRET) in their body and
+/// answer as [`TRUST_PATTERN`] does.
 pub const ROTATION_PATTERN: &str = "/v2/images/{name}/keys/{role}/rotation";
 
 /// The most builds in one [`BuildPage`].

@@ -38,15 +38,19 @@ pub(crate) async fn save(
     context.ui.result(text.trim_end(), json)
 }
 
-/// Makes a new key for a role, or ends the rotation that an earlier call began.
+/// Makes a new key for a role, or ends the rotation that an earlier call began. The server wants
+/// SECRET for either, as for `update`.
 pub(crate) async fn rotate(
     context: &Context<'_>,
     role: KeyRole,
     retire: bool,
 ) -> Result<(), CommandError> {
-    let client = context.client()?;
-    let bundle =
-        if retire { client.retire_key(role).await? } else { client.rotate_key(role).await? };
+    let (client, secret) = (context.client()?, context.config.secret()?);
+    let bundle = if retire {
+        client.retire_key(role, &secret).await?
+    } else {
+        client.rotate_key(role, &secret).await?
+    };
     if retire {
         context.ui.note("relying parties that know only the key of before refuse new images now");
     } else {

@@ -2,6 +2,7 @@ use std::io;
 
 use sbs_proto::{NotaryServer, ParseDefinitionError, ParseNotaryServerError};
 use sbs_registry::notary::Gun;
+use sbs_state::DefinitionKeys;
 use thiserror::Error;
 
 use crate::build::notary_roots::NotaryRootsError;
@@ -12,6 +13,10 @@ use crate::core::state::error::TooManyAttempts;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum KeepError {
+    /// The counter of the root secret's provider cannot be read.
+    #[error("the counter of the root secret cannot be read")]
+    Counter(#[source] SealingError),
+
     /// A file that should be there is damaged or belongs to another root secret.
     #[error("{what} in the data directory cannot be read; is it sealed by another root secret?")]
     Damaged { what: &'static str, source: Option<Box<dyn std::error::Error + Send + Sync>> },
@@ -99,9 +104,9 @@ pub(crate) enum StartBuildError {
     #[error("there is no image definition; run `init` first")]
     NotInitialised,
 
-    /// The counter of the root secret's provider cannot be read.
-    #[error("the build was not started")]
-    Sealing(#[from] SealingError),
+    /// The keys could not be kept.
+    #[error(transparent)]
+    SetKeys(#[from] SetKeysError),
 
     /// The server is about to stop.
     #[error("the server is stopping")]
@@ -135,6 +140,24 @@ pub(crate) enum ForgetNotaryRootError {
     /// There is no such thing.
     #[error("nothing is remembered of what {server} has said of `{gun}`")]
     Unknown { server: NotaryServer, gun: Gun },
+}
+
+/// Why new keys were not put in the place of those before.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum SetKeysError {
+    /// A record that long would not be read again.
+    #[error(
+        "the record of the signing keys has no room: it takes {} KiB, 2 KiB of which are the keys of \
+         each repository at a notary; retire what is being rotated, or build for further repositories \
+         on another server",
+        DefinitionKeys::MAX_RECORD_BYTES / 1024
+    )]
+    Full,
+
+    /// They could not be written.
+    #[error("the new keys were not kept")]
+    Store(#[from] KeepError),
 }
 
 /// Why a clean failed.
@@ -208,7 +231,23 @@ pub(crate) enum RotateError {
     #[error(transparent)]
     Keys(#[from] TrustError),
 
+    /// There is no definition whose secret could be held against the one that was sent.
+    #[error("there is no image definition; run `init` first")]
+    NotInitialised,
+
     /// The keys do not allow it.
     #[error(transparent)]
     Rotate(#[from] sbs_state::RotateKeyError),
+
+    /// The new keys could not be kept.
+    #[error(transparent)]
+    SetKeys(#[from] SetKeysError),
+
+    /// Too many secrets were wrong.
+    #[error(transparent)]
+    TooManyAttempts(#[from] TooManyAttempts),
+
+    /// The secret is not the one that the server knows.
+    #[error("SECRET is not the one that this server was initialised with")]
+    WrongSecret,
 }

@@ -16,7 +16,7 @@ use crate::build::job::{Recorded, Stopped};
 use crate::build::log::{BuildLog, Masks};
 use crate::clock::Clock;
 use crate::core::builds::{BuildFiles, Builds, Current, Journal, Manifests, Phase};
-use crate::core::error::{KeepError, StartBuildError};
+use crate::core::error::{KeepError, SetKeysError, StartBuildError};
 use crate::core::kept::{Keep, Kept};
 use crate::core::state::Sealing;
 use crate::core::trust::gun;
@@ -196,7 +196,11 @@ impl Slot {
         kept: Kept,
         keys: DefinitionKeys,
         sealing: &Sealing,
-    ) -> Result<Arc<DefinitionKeys>, KeepError> {
+    ) -> Result<Arc<DefinitionKeys>, SetKeysError> {
+        // What cannot be read again must not be written: the server would not start with it.
+        if keys.to_record().len() > DefinitionKeys::MAX_RECORD_BYTES {
+            return Err(SetKeysError::Full);
+        }
         let begun = begin_epoch(kept, &keys, &self.keep, sealing);
         let kept = begun.inspect_err(|_| {
             // Its epoch may stand there all the same.
@@ -219,8 +223,7 @@ fn begin_epoch(
     keep: &Keep,
     sealing: &Sealing,
 ) -> Result<Kept, KeepError> {
-    let epoch = sealing.next_epoch(kept.epoch());
-    let epoch = epoch.map_err(KeepError::damaged("the counter of the root secret"))?;
+    let epoch = sealing.next_epoch(kept.epoch()).map_err(KeepError::Counter)?;
     let kept = kept.with_epoch(epoch);
     keep.save_definition(&kept)?;
     keep.save_keys(keys)?;
@@ -230,7 +233,7 @@ fn begin_epoch(
 /// Brings the epoch up to the counter: a server that died over a new secret may have turned it on,
 /// and what is exported from now on must not count as revoked.
 fn not_revoked(kept: Kept, keep: &Keep, sealing: &Sealing) -> Result<Kept, KeepError> {
-    let floor = sealing.floor().map_err(KeepError::damaged("the counter of the root secret"))?;
+    let floor = sealing.floor().map_err(KeepError::Counter)?;
     if floor <= kept.epoch() {
         return Ok(kept);
     }

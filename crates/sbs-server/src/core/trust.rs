@@ -7,10 +7,10 @@ use sbs_crypto::openpgp::OpenPgpSigningKey;
 use sbs_crypto::{ImageSigningKey, digest};
 use sbs_proto::{
     Definition, DefinitionName, Digest, KeyRole, NotaryRoot, NotaryServer, OpenPgpPublicKey,
-    PublicKey, Registration, RuntimeType, SecretText, TRUST_SCHEMA, TrustBundle,
+    PublicKey, Registration, RuntimeType, SecretText, StateSecret, TRUST_SCHEMA, TrustBundle,
 };
 use sbs_registry::notary::{Gun, NotaryKeys};
-use sbs_state::{DefinitionKeys, Rotation};
+use sbs_state::{ClientShare, DefinitionKeys, Rotation};
 
 use crate::build::notary_roots::NotaryRoots;
 use crate::core::Core;
@@ -64,27 +64,27 @@ impl Core {
         })
     }
 
-    /// Makes a new key for a role; the one before it signs beside it until it is retired.
+    /// Makes a new key for a role; the one before it signs beside it until it is retired. It takes
+    /// the secret of the image definition, as `update` does.
     pub(crate) async fn rotate_key(
         &self,
         name: &DefinitionName,
         role: KeyRole,
+        secret: &StateSecret,
     ) -> Result<(), RotateError> {
         let now = self.0.clock.now();
-        self.change_keys(name, move |keys| keys.rotate(role, now)).await?;
-        tracing::info!(definition = %name, role = role.as_str(), "a signing key was rotated");
-        Ok(())
+        self.change_keys(name, secret, move |keys| keys.rotate(role, now)).await
     }
 
-    /// Ends the rotation of a role: the key before the present one is gone for good.
+    /// Ends the rotation of a role: the key before the present one is gone for good. It takes the
+    /// secret of the image definition.
     pub(crate) async fn retire_key(
         &self,
         name: &DefinitionName,
         role: KeyRole,
+        secret: &StateSecret,
     ) -> Result<(), RotateError> {
-        self.change_keys(name, move |keys| keys.retire(role)).await?;
-        tracing::info!(definition = %name, role = role.as_str(), "a signing key was retired");
-        Ok(())
+        self.change_keys(name, secret, move |keys| keys.retire(role)).await
     }
 
     /// Forgets what a notary has said of a repository; what is remembered of others stays.
@@ -112,12 +112,24 @@ impl Core {
     async fn change_keys(
         &self,
         name: &DefinitionName,
+        secret: &StateSecret,
         change: impl FnOnce(&mut DefinitionKeys) -> Result<(), sbs_state::RotateKeyError>
         + Send
         + 'static,
     ) -> Result<(), RotateError> {
         let slot = self.slot(name).ok_or(TrustError::NoSuchDefinition)?;
+        let share = ClientShare::derive(secret);
         let _writer = slot.writer.lock().await;
+        {
+            let now = slot.now();
+            let known = now.known.as_ref().ok_or(RotateError::NotInitialised)?;
+            self.0.attempts.check()?;
+            if !known.client_share.same_as(&share) {
+                self.0.attempts.wrong();
+                return Err(RotateError::WrongSecret);
+            }
+            self.0.attempts.right();
+        }
         // A build signs with the keys that it began with.
         if slot.now().running.is_some() {
             return Err(RotateError::Busy);
@@ -133,7 +145,7 @@ impl Core {
             Ok::<_, RotateError>(keys)
         });
         let keys = changed.await.map_err(KeepError::damaged(WHAT)).map_err(TrustError::from)??;
-        slot.set_keys(kept, keys, &self.0.sealing).map_err(TrustError::from)?;
+        slot.set_keys(kept, keys, &self.0.sealing)?;
         Ok(())
     }
 

@@ -12,7 +12,8 @@ use crate::certificates::error::{
     CheckCertificateError, InstallCertificateError, RequestCertificateError,
 };
 use crate::core::error::{
-    CleanError, ReadError, RotateError, SetDefinitionError, StartBuildError, TrustError,
+    CleanError, ReadError, RotateError, SetDefinitionError, SetKeysError, StartBuildError,
+    TrustError,
 };
 use crate::core::state::error::{BucketError, ExportStateError, ImportStateError, TooManyAttempts};
 use crate::http::body::ReadBodyError;
@@ -156,13 +157,13 @@ impl From<SetDefinitionError> for ApiError {
 
 impl From<StartBuildError> for ApiError {
     fn from(error: StartBuildError) -> Self {
-        let (status, code) = match &error {
+        let (status, code) = match error {
+            StartBuildError::SetKeys(error) => return error.into(),
             StartBuildError::Busy => (StatusCode::CONFLICT, "busy"),
             StartBuildError::NotInitialised => (StatusCode::CONFLICT, "not_initialised"),
             StartBuildError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             StartBuildError::Definition(_)
             | StartBuildError::Keys(_)
-            | StartBuildError::Sealing(_)
             | StartBuildError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, &error)
@@ -275,10 +276,24 @@ impl From<RotateError> for ApiError {
         let (status, code) = match error {
             RotateError::Busy => (StatusCode::CONFLICT, "busy"),
             RotateError::Keys(error) => return error.into(),
+            RotateError::NotInitialised => (StatusCode::CONFLICT, "not_initialised"),
             RotateError::Rotate(RotateKeyError::NotRetired | RotateKeyError::NotRotating) => {
                 (StatusCode::CONFLICT, "wrong_phase")
             }
+            RotateError::SetKeys(error) => return error.into(),
+            RotateError::TooManyAttempts(error) => return Self::too_many_attempts(error),
+            RotateError::WrongSecret => (StatusCode::FORBIDDEN, "wrong_secret"),
             RotateError::Rotate(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<SetKeysError> for ApiError {
+    fn from(error: SetKeysError) -> Self {
+        let (status, code) = match &error {
+            SetKeysError::Full => (StatusCode::CONFLICT, "keys_full"),
+            SetKeysError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, &error)
     }

@@ -1,25 +1,29 @@
 //! The v2 routes: builds and their files (`docs/formats/wire.md`).
 
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use sbs_proto::v2::{
     self, Build, BuildId, BuildPage, BuildPhase, FileKind, Info, Limits, PAGE_BUILDS, Selector,
     Upload,
 };
-use sbs_proto::{DefinitionName, ImageReference, ImageTag, KeyRole, TrustBundle};
+use sbs_proto::{
+    DefinitionName, ImageReference, ImageTag, KeyRole, StateSecret, TrustBundle, parse_state_secret,
+};
 use url::form_urlencoded;
 
 use crate::certificates::Certificates;
 use crate::core::Core;
 use crate::core::builds::{Journal, Phase};
-use crate::core::error::ReadError;
+use crate::core::error::{ReadError, SetDefinitionError};
 use crate::core::upload::UploadState;
 use crate::http::error::ApiError;
-use crate::http::file;
+use crate::http::{body, file};
 use crate::limits;
+use crate::listener::AuthenticatedPeer;
 
 type Answer<T> = Result<T, ApiError>;
 
@@ -90,20 +94,38 @@ async fn trust(State(core): State<Core>, Path(name): Path<String>) -> Answer<Jso
 
 async fn rotate(
     State(core): State<Core>,
+    Extension(peer): Extension<AuthenticatedPeer>,
     Path((name, role)): Path<(String, String)>,
+    request_body: Body,
 ) -> Answer<Json<TrustBundle>> {
-    let name = definition(&name)?;
-    core.rotate_key(&name, key_role(&role)?).await?;
+    let (name, role) = (definition(&name)?, key_role(&role)?);
+    core.rotate_key(&name, role, &secret(request_body).await?).await?;
+    tell("a signing key was rotated", &name, role, peer);
     Ok(Json(core.trust(&name)?))
 }
 
 async fn retire(
     State(core): State<Core>,
+    Extension(peer): Extension<AuthenticatedPeer>,
     Path((name, role)): Path<(String, String)>,
+    request_body: Body,
 ) -> Answer<Json<TrustBundle>> {
-    let name = definition(&name)?;
-    core.retire_key(&name, key_role(&role)?).await?;
+    let (name, role) = (definition(&name)?, key_role(&role)?);
+    core.retire_key(&name, role, &secret(request_body).await?).await?;
+    tell("a signing key was retired", &name, role, peer);
     Ok(Json(core.trust(&name)?))
+}
+
+/// Reads the body of who changes keys, which must prove more than a client certificate does.
+async fn secret(request_body: Body) -> Answer<StateSecret> {
+    let members = body::object(request_body).await?;
+    Ok(parse_state_secret(&members).map_err(SetDefinitionError::Secret)?)
+}
+
+/// Says in the server's log who changed a key.
+fn tell(what: &str, definition: &DefinitionName, role: KeyRole, peer: AuthenticatedPeer) {
+    let (address, certificate) = (peer.address(), peer.certificate());
+    tracing::info!(%definition, role = role.as_str(), %address, %certificate, "{what}");
 }
 
 fn key_role(text: &str) -> Answer<KeyRole> {

@@ -24,10 +24,16 @@ pub struct LoadedKeys {
 }
 
 impl DefinitionKeys {
-    /// Reads a record of [`to_record`](Self::to_record), at most 256 KiB, or one of an older
-    /// schema, whose missing keys are made.
+    /// The longest record that is read, 256 KiB: whoever keeps keys checks that theirs is not longer.
+    ///
+    /// Eight keys take 16 KiB, of 8192 bits 40 KiB; those at a notary 2 KiB a repository.
+    pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+
+    /// Reads a record of [`to_record`](Self::to_record) of at most
+    /// [`MAX_RECORD_BYTES`](Self::MAX_RECORD_BYTES), or one of an older schema, whose missing keys
+    /// are made.
     pub fn from_record(record: &[u8], at: OffsetDateTime) -> Result<LoadedKeys, ParseRecordError> {
-        if record.len() > MAX_RECORD_BYTES {
+        if record.len() > Self::MAX_RECORD_BYTES {
             return Err(ParseRecordError::TooLong);
         }
         // The number first, so that a record of a later server is called by its name. What the
@@ -141,7 +147,7 @@ pub enum ParseRecordError {
     OpenPgpKey(#[source] ParseOpenPgpKeyError),
 
     /// The record is over the limit.
-    #[error("record of definition keys is larger than {} KiB", MAX_RECORD_BYTES / 1024)]
+    #[error("record of definition keys is larger than {} KiB", DefinitionKeys::MAX_RECORD_BYTES / 1024)]
     TooLong,
 
     /// The record is of another version.
@@ -227,9 +233,6 @@ fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>, ParseRecordError> {
 }
 
 const SCHEMA: u32 = 2;
-
-// Eight keys take 16 KiB, of 8192 bits 40 KiB; those at a notary 2 KiB a repository.
-const MAX_RECORD_BYTES: usize = 256 * 1024;
 
 // More than the names, the numbers and the punctuation of one role.
 const FRAME_BYTES: usize = 64;

@@ -2,9 +2,16 @@ use std::fs;
 use std::path::Path;
 
 use sbs_state::RotateKeyError;
+use zeroize::Zeroizing;
 
 use super::*;
+use crate::core::error::{SetKeysError, StartBuildError};
 use crate::core::tests::{Act, at, built_with, ended, name, open, root_secret, sealing, set};
+
+/// The secret of the definition that is set here.
+fn own() -> StateSecret {
+    StateSecret::from_bytes([1; 128])
+}
 
 fn ids(keys: &[PublicKey]) -> Vec<(&str, bool)> {
     keys.iter().map(|key| (key.id.as_str(), key.retiring)).collect()
@@ -19,10 +26,12 @@ async fn before_the_first_build_there_is_nothing_to_tell() {
     let directory = tempfile::tempdir().unwrap();
     let core = open(directory.path(), Act::Succeed);
     assert!(matches!(core.trust(&name()), Err(TrustError::NoKeys)));
+    let rotated = core.rotate_key(&name(), KeyRole::Image, &own()).await;
+    assert!(matches!(rotated, Err(RotateError::NotInitialised)));
     set(&core, &[]).await;
     assert!(matches!(core.trust(&name()), Err(TrustError::NoKeys)));
     assert!(matches!(core.registration(&name()), Err(TrustError::NoKeys)));
-    let rotated = core.rotate_key(&name(), KeyRole::Image).await;
+    let rotated = core.rotate_key(&name(), KeyRole::Image, &own()).await;
     assert!(matches!(rotated, Err(RotateError::Keys(TrustError::NoKeys))));
     let other = DefinitionName::parse("other").unwrap();
     assert!(matches!(core.trust(&other), Err(TrustError::NoSuchDefinition)));
@@ -112,23 +121,23 @@ async fn a_rotation_lasts_over_a_restart_and_begins_an_epoch() {
     let core = built_with(directory.path(), &[]).await;
     let first = core.trust(&name()).unwrap();
     let before = epoch(&core);
-    core.rotate_key(&name(), KeyRole::Image).await.unwrap();
+    core.rotate_key(&name(), KeyRole::Image, &own()).await.unwrap();
     let rotated = core.trust(&name()).unwrap();
     let [(new, false), (old, true)] = ids(&rotated.image_keys)[..] else { panic!("{rotated:?}") };
     assert_eq!(old, first.image_keys[0].id);
     assert_ne!(new, old);
     assert_eq!(ids(&rotated.attestation_keys), ids(&first.attestation_keys));
     assert_eq!(epoch(&core), before + 1);
-    let again = core.rotate_key(&name(), KeyRole::Image).await;
+    let again = core.rotate_key(&name(), KeyRole::Image, &own()).await;
     assert!(matches!(again, Err(RotateError::Rotate(RotateKeyError::NotRetired))));
-    let none = core.retire_key(&name(), KeyRole::Manifest).await;
+    let none = core.retire_key(&name(), KeyRole::Manifest, &own()).await;
     assert!(matches!(none, Err(RotateError::Rotate(RotateKeyError::NotRotating))));
     assert_eq!(epoch(&core), before + 1, "what was refused changed nothing");
 
     drop(core);
     let core = open(directory.path(), Act::Succeed);
     assert_eq!(core.trust(&name()).unwrap(), rotated);
-    core.retire_key(&name(), KeyRole::Image).await.unwrap();
+    core.retire_key(&name(), KeyRole::Image, &own()).await.unwrap();
     assert_eq!(ids(&core.trust(&name()).unwrap().image_keys), [(new, false)]);
     assert_eq!(epoch(&core), before + 2);
 }
@@ -140,13 +149,80 @@ async fn keys_are_not_rotated_under_a_build() {
     set(&core, &[]).await;
     core.start_build(&name()).await.unwrap();
     for result in [
-        core.rotate_key(&name(), KeyRole::Image).await,
-        core.retire_key(&name(), KeyRole::Image).await,
+        core.rotate_key(&name(), KeyRole::Image, &own()).await,
+        core.retire_key(&name(), KeyRole::Image, &own()).await,
     ] {
         assert!(matches!(result, Err(RotateError::Busy)), "{result:?}");
     }
     core.clean(&name()).await.unwrap();
-    core.rotate_key(&name(), KeyRole::Image).await.unwrap();
+    core.rotate_key(&name(), KeyRole::Image, &own()).await.unwrap();
+}
+
+#[tokio::test]
+async fn t10_nobody_rotates_or_retires_a_key_without_the_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = built_with(directory.path(), &[]).await;
+    core.rotate_key(&name(), KeyRole::Image, &own()).await.unwrap();
+    let (before, first) = (core.trust(&name()).unwrap(), epoch(&core));
+    let other = StateSecret::from_bytes([2; 128]);
+    let try_both = async |secret: &StateSecret| {
+        let rotated = core.rotate_key(&name(), KeyRole::OpenPgp, secret).await;
+        (rotated, core.retire_key(&name(), KeyRole::Image, secret).await)
+    };
+    // Each is counted with the others, and after ten no secret is tried any more.
+    for _ in 0..5 {
+        let tried = try_both(&other).await;
+        assert!(
+            matches!(tried, (Err(RotateError::WrongSecret), Err(RotateError::WrongSecret))),
+            "{tried:?}"
+        );
+    }
+    for secret in [other, own()] {
+        let (rotated, retired) = try_both(&secret).await;
+        assert!(matches!(rotated, Err(RotateError::TooManyAttempts(_))), "{rotated:?}");
+        assert!(matches!(retired, Err(RotateError::TooManyAttempts(_))), "{retired:?}");
+    }
+    assert_eq!((core.trust(&name()).unwrap(), epoch(&core)), (before, first));
+}
+
+/// Returns keys whose record has this many bytes: those at notaries fill it.
+fn keys_of_length(core: &Core, length: usize) -> DefinitionKeys {
+    let copy = |gun: String| {
+        let kept = core.slot(&name()).unwrap().keep.load_keys(at()).unwrap().unwrap();
+        let mut keys = kept.keys;
+        keys.set_notary(&gun, Zeroizing::new(vec![7; 180_000]));
+        keys
+    };
+    let room = length - copy("g".to_owned()).to_record().len();
+    let keys = copy("g".repeat(room + 1));
+    assert_eq!(keys.to_record().len(), length);
+    keys
+}
+
+#[tokio::test]
+async fn keys_that_would_not_be_read_again_are_not_kept() {
+    let notary = ("DOCKER_CONTENT_TRUST_PUSH_SERVER", "https://notary.example".to_owned());
+    let directory = tempfile::tempdir().unwrap();
+    let mut core = built_with(directory.path(), &[]).await;
+    let before = epoch(&core);
+    let limit = DefinitionKeys::MAX_RECORD_BYTES;
+    for (length, fits) in [(limit + 1, false), (limit, true)] {
+        let slot = core.slot(&name()).unwrap();
+        let kept = slot.keep.load_definition().unwrap().unwrap();
+        let set = slot.set_keys(kept, keys_of_length(&core, length), &core.0.sealing);
+        assert_eq!(set.is_ok(), fits, "{length}");
+        assert_eq!(epoch(&core), before + u64::from(fits), "what was refused changed nothing");
+        drop(core);
+        core = open(directory.path(), Act::Succeed);
+    }
+    // Both ways to more keys say so, and the server starts as before.
+    set(&core, std::slice::from_ref(&notary)).await;
+    let started = core.start_build(&name()).await;
+    assert!(matches!(started, Err(StartBuildError::SetKeys(SetKeysError::Full))), "{started:?}");
+    let rotated = core.rotate_key(&name(), KeyRole::Image, &own()).await;
+    assert!(matches!(rotated, Err(RotateError::SetKeys(SetKeysError::Full))), "{rotated:?}");
+    drop(core);
+    assert_eq!(epoch(&open(directory.path(), Act::Succeed)), before + 1);
 }
 
 /// Puts the keys of a server of before, which had two, in the place of those that are there.

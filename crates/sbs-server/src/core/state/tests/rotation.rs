@@ -7,6 +7,7 @@ use sbs_state::{CounterError, MonotonicCounter, Portability, PrfError, RootSecre
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::build::failure::chain;
 use crate::core::error::SetDefinitionError;
 use crate::core::tests::secret;
 
@@ -49,14 +50,30 @@ async fn a_server_that_died_over_a_new_secret_exports_what_can_be_imported() {
     let server = counting(&counter).build().await;
     counter.increment().unwrap();
     counter.increment().unwrap();
-    let provider = Counting(root_secret(1), Arc::clone(&counter));
-    let ring = KeyRing::new(Box::new(provider), Vec::new()).unwrap();
     let Server { core, directory } = server;
     drop(core);
-    let core = open_with(directory.path(), Act::Succeed, sealed_for(&ring, 7)).unwrap();
+    let sealing = sealed_for(&counting_ring(&counter), 7);
+    let core = open_with(directory.path(), Act::Succeed, sealing).unwrap();
     let server = Server { core, directory };
     assert_eq!(server.epoch(), 2);
     counting(&counter).import(&server.export().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_counter_that_cannot_be_read_is_called_by_its_name() {
+    let counter = Arc::new(Counter::default());
+    let server = counting(&counter);
+    server.core.initialise(&name(), body(1)).await.unwrap();
+    counter.0.store(BROKEN, Ordering::SeqCst);
+    let told = chain(&server.core.start_build(&name()).await.unwrap_err());
+    let reason = "the counter of the root secret cannot be read: \
+                  the counter of the provider `counting` cannot be used: the device is away";
+    assert_eq!(told, format!("the new keys were not kept: {reason}"));
+    let Server { core, directory } = server;
+    drop(core);
+    let sealing = sealed_for(&counting_ring(&counter), 7);
+    let error = open_with(directory.path(), Act::Succeed, sealing).unwrap_err();
+    assert_eq!(chain(&error), reason);
 }
 
 #[tokio::test]
@@ -140,7 +157,12 @@ impl RootSecretProvider for Counting {
 
 impl MonotonicCounter for Counter {
     fn value(&self) -> Result<u64, CounterError> {
-        Ok(self.0.load(Ordering::SeqCst))
+        match self.0.load(Ordering::SeqCst) {
+            BROKEN => {
+                Err(CounterError { provider: "counting", source: "the device is away".into() })
+            }
+            value => Ok(value),
+        }
     }
 
     fn increment(&self) -> Result<u64, CounterError> {
@@ -149,6 +171,13 @@ impl MonotonicCounter for Counter {
 }
 
 fn counting(counter: &Arc<Counter>) -> Server {
-    let provider = Counting(root_secret(1), Arc::clone(counter));
-    Server::with(&KeyRing::new(Box::new(provider), Vec::new()).unwrap(), 7)
+    Server::with(&counting_ring(counter), 7)
 }
+
+fn counting_ring(counter: &Arc<Counter>) -> KeyRing {
+    let provider = Counting(root_secret(1), Arc::clone(counter));
+    KeyRing::new(Box::new(provider), Vec::new()).unwrap()
+}
+
+/// The value of a counter that cannot be read.
+const BROKEN: u64 = u64::MAX;
