@@ -110,6 +110,20 @@ impl Remembered {
         self.root.as_bytes()
     }
 
+    /// Takes together what was seen in two places of one repository: the newer root, and the highest
+    /// version of everything else.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        let newer = other.version(TrustRole::Root) > self.version(TrustRole::Root);
+        let root = if newer { other.root } else { self.root };
+        let mut versions = self.versions;
+        for (role, seen) in other.versions {
+            let version = versions.entry(role).or_insert(seen);
+            *version = seen.max(*version);
+        }
+        Self { gun: self.gun, root, versions }
+    }
+
     /// Returns the version of a document that was seen.
     pub fn version(&self, role: TrustRole) -> Option<u64> {
         self.versions.get(&role).copied()

@@ -49,6 +49,20 @@ impl NotaryRoots {
         Ok(())
     }
 
+    /// Makes one file of two, which forgets nothing: what is known of one repository in both is taken
+    /// together.
+    pub(crate) fn merge(first: &[u8], second: &[u8]) -> Result<Vec<u8>, NotaryRootsError> {
+        let read = |bytes| parse_json::<Record>(bytes).map_err(|_| NotaryRootsError::Damaged);
+        let (mut merged, second) = (read(first)?, read(second)?);
+        for (repository, mut remembered) in second.repositories {
+            if let Some(known) = merged.repositories.get(&repository) {
+                remembered = value_of(&parse(known)?.merge(parse(&remembered)?))?;
+            }
+            merged.repositories.insert(repository, remembered);
+        }
+        to_bytes(&merged)?.ok_or(NotaryRootsError::NoRoomForBoth)
+    }
+
     /// Returns what a server has said of a repository.
     pub(crate) fn get(
         &self,
@@ -64,18 +78,16 @@ impl NotaryRoots {
         server: &NotaryServer,
         remembered: &Remembered,
     ) -> Result<(), NotaryRootsError> {
-        let value: Value =
-            parse_json(&remembered.to_json()).map_err(|_| NotaryRootsError::Damaged)?;
+        let value = value_of(remembered)?;
         let before = self.record.repositories.insert(key(server, remembered.gun()), value);
-        let bytes = serde_json::to_vec(&self.record).map_err(|_| NotaryRootsError::Damaged)?;
-        if bytes.len() > MAX_BYTES {
+        let Some(bytes) = to_bytes(&self.record)? else {
             let key = key(server, remembered.gun());
             match before {
                 Some(before) => self.record.repositories.insert(key, before),
                 None => self.record.repositories.remove(&key),
             };
             return Err(NotaryRootsError::Full { path: self.path.clone() });
-        }
+        };
         replace_file(&self.path, &bytes).map_err(NotaryRootsError::Write)
     }
 
@@ -98,6 +110,16 @@ fn key(server: &NotaryServer, gun: &str) -> String {
     format!("{server} {gun}")
 }
 
+/// Writes the file; `None` if it would be too long.
+fn to_bytes(record: &Record) -> Result<Option<Vec<u8>>, NotaryRootsError> {
+    let bytes = serde_json::to_vec(record).map_err(|_| NotaryRootsError::Damaged)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() <= MAX_BYTES))
+}
+
+fn value_of(remembered: &Remembered) -> Result<Value, NotaryRootsError> {
+    parse_json(&remembered.to_json()).map_err(|_| NotaryRootsError::Damaged)
+}
+
 fn parse(value: &Value) -> Result<Remembered, NotaryRootsError> {
     Ok(Remembered::parse(value.to_string().as_bytes())?)
 }
@@ -115,6 +137,10 @@ pub(crate) enum NotaryRootsError {
     /// There is no room.
     #[error("`{}` has no room for another repository", path.display())]
     Full { path: PathBuf },
+
+    /// Two files do not fit into one.
+    #[error("what notaries have said here and elsewhere has no room in one record")]
+    NoRoomForBoth,
 
     /// The file cannot be read.
     #[error("the record of what notaries have said before cannot be read")]
@@ -186,6 +212,53 @@ mod tests {
         for (server, gun) in [(&one, &next), (&other, &app)] {
             assert_eq!(roots.get(server, gun).unwrap(), Some(remembered(&gun.to_string(), 3)));
         }
+    }
+
+    #[test]
+    fn of_two_files_nothing_is_forgotten() {
+        let entry = |gun: &str, root: &str, versions: Value| serde_json::json!({ "gun": gun, "root": root, "versions": versions });
+        let file = |entries: &[(&str, &str, Value)]| {
+            let entries = entries.iter().map(|(gun, root, versions)| {
+                (format!("https://one.example {gun}"), entry(gun, root, versions.clone()))
+            });
+            let repositories: serde_json::Map<_, _> = entries.collect();
+            serde_json::json!({ "repositories": repositories }).to_string()
+        };
+        let first = file(&[
+            (
+                "r.example/both",
+                "old",
+                serde_json::json!({ "root": 1, "targets": 9, "snapshot": 4 }),
+            ),
+            ("r.example/first", "first", serde_json::json!({ "root": 3 })),
+        ]);
+        let second = file(&[
+            (
+                "r.example/both",
+                "new",
+                serde_json::json!({ "root": 2, "targets": 3, "timestamp": 5 }),
+            ),
+            ("r.example/second", "second", serde_json::json!({ "root": 1 })),
+        ]);
+        let both = serde_json::json!({ "root": 2, "snapshot": 4, "targets": 9, "timestamp": 5 });
+        let expected: Value = serde_json::from_str(&file(&[
+            ("r.example/both", "new", both),
+            ("r.example/first", "first", serde_json::json!({ "root": 3 })),
+            ("r.example/second", "second", serde_json::json!({ "root": 1 })),
+        ]))
+        .unwrap();
+        for (one, other) in [(&first, &second), (&second, &first)] {
+            let merged = NotaryRoots::merge(one.as_bytes(), other.as_bytes()).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&merged).unwrap(), expected);
+        }
+        let large = |gun: &str| {
+            file(&[(gun, &"x".repeat(MAX_BYTES / 2), serde_json::json!({ "root": 1 }))])
+        };
+        let full =
+            NotaryRoots::merge(large("r.example/a").as_bytes(), large("r.example/b").as_bytes());
+        assert!(matches!(full, Err(NotaryRootsError::NoRoomForBoth)), "{full:?}");
+        NotaryRoots::merge(large("r.example/a").as_bytes(), large("r.example/a").as_bytes())
+            .unwrap();
     }
 
     #[test]

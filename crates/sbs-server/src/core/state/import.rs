@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sbs_proto::{DefinitionName, StateSecret};
-use sbs_state::{AcceptedState, ClientShare, ImportPolicy, OpenStateError};
+use sbs_state::{AcceptedState, ClientShare, ImportPolicy, OpenStateError, RecordName};
 
+use crate::build::notary_roots::{NotaryRoots, NotaryRootsError};
 use crate::core::Core;
 use crate::core::builds::{Builds, Phase};
 use crate::core::error::KeepError;
@@ -51,8 +52,9 @@ impl Core {
         }
         let own_epoch = own.as_ref().map_or(0, Kept::epoch);
         let policy = self.0.sealing.policy(min_epoch, own_epoch)?;
-        let (state, contents) = self.open_state(secret, policy, input).await?;
+        let (state, mut contents) = self.open_state(secret, policy, input).await?;
         self.0.attempts.right();
+        contents.notary_roots = merged_roots(slot, contents.notary_roots)?;
 
         // From here on nothing waits: who asks may go away, and this is done or not.
         let header = state.header();
@@ -153,6 +155,27 @@ impl Core {
     }
 }
 
+/// Adds what notaries have said to this server: who imports an older state must not make it believe
+/// older versions again.
+fn merged_roots(
+    slot: &Slot,
+    imported: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, ImportStateError> {
+    let own = read_small_file(&slot.notary_roots()).map_err(KeepError::io(ROOTS))?;
+    let (Some(own), Some(imported)) = (&own, &imported) else {
+        return Ok(imported.or_else(|| own.map(|own| own.to_vec())));
+    };
+    match NotaryRoots::merge(imported, own) {
+        Ok(merged) => Ok(Some(merged)),
+        Err(NotaryRootsError::NoRoomForBoth) => Err(ImportStateError::Content {
+            record: RecordName::NotaryRoots,
+            reason: "with what notaries have said to this server it is too long; import into one \
+                     with an empty data directory",
+        }),
+        Err(error) => Err(KeepError::damaged(ROOTS)(error).into()),
+    }
+}
+
 /// Writes what is told of builds into the directory of an image definition.
 fn save_builds(directory: &Path, kept: &[KeptBuild]) -> Result<(), KeepError> {
     let io = |source| KeepError::Io { what: WHAT, source };
@@ -172,4 +195,5 @@ fn save_builds(directory: &Path, kept: &[KeptBuild]) -> Result<(), KeepError> {
 }
 
 const READ_PIECE: usize = 64 * 1024;
+const ROOTS: &str = "the record of what notaries have said";
 const WHAT: &str = "the imported state";

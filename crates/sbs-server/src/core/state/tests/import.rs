@@ -48,6 +48,34 @@ async fn a_state_moves_to_a_fresh_server() {
 }
 
 #[tokio::test]
+async fn what_notaries_said_to_the_server_is_not_forgotten_over_an_import() {
+    let old = Server::built().await;
+    let without = old.export().await;
+    fs::write(old.core.slot(&name()).unwrap().notary_roots(), ROOTS).unwrap();
+    let with = old.export().await;
+    let own = ROOTS.replace(":3}", ":4}");
+    let others = ROOTS.replace("/app", "/other");
+    let both = format!(r#"{{"repositories":{{{},{}}}}}"#, inside(ROOTS), inside(&others));
+    for (file, own, expected) in [
+        (&without, &own, &own),
+        (&with, &own, &own),
+        (&with, &ROOTS.replace(":3}", ":2}"), &ROOTS.to_owned()),
+        (&with, &others, &both),
+    ] {
+        let server = Server::fresh();
+        let roots = || server.core.slot(&name()).unwrap().notary_roots();
+        fs::write(roots(), own).unwrap();
+        server.import(file).await.unwrap();
+        assert_eq!(&fs::read_to_string(roots()).unwrap(), expected);
+    }
+}
+
+/// Returns the one repository of a file of what notaries have said.
+fn inside(roots: &str) -> &str {
+    roots.strip_prefix(r#"{"repositories":{"#).and_then(|text| text.strip_suffix("}}")).unwrap()
+}
+
+#[tokio::test]
 async fn s1_a_server_with_another_root_secret_refuses() {
     let mut file = Server::built().await.export().await;
     let other = Server::with(&ring(2, &[]), 7);
