@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::map_request;
@@ -12,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::CertificateDer;
 use sbs_proto::Digest;
+use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -60,7 +62,7 @@ pub(crate) async fn serve(
             Err(error) => {
                 // Out of file descriptors, most likely: others must end first.
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -82,7 +84,7 @@ pub(crate) async fn serve(
                 () = nothing_asked(asked) => {
                     tracing::info!(%address, "connection closed: it asked nothing");
                 }
-                () = no_longer_trusted(live, chain) => {
+                () = no_longer_trusted(live, chain, CHECK_AGAIN, || Clock::system().now()) => {
                     tracing::info!(%address, "connection closed: its certificate is not trusted any more");
                 }
             }
@@ -111,17 +113,22 @@ async fn nothing_asked(asked: CancellationToken) {
     }
 }
 
-/// Ends when the certificate that a connection was opened with would be refused now.
-async fn no_longer_trusted(live: Live, chain: Vec<CertificateDer<'static>>) {
+/// Ends when the certificate that a connection was opened with would be refused now: because it, or
+/// one behind it, has ended, which is looked at again `every` so often, or because others are accepted.
+async fn no_longer_trusted(
+    live: Live,
+    chain: Vec<CertificateDer<'static>>,
+    every: Duration,
+    now: impl Fn() -> OffsetDateTime,
+) {
     let mut changes = live.changes();
     loop {
         let clients = changes.borrow_and_update().clients();
-        if !clients.accept(&chain, Clock::system().now()) {
+        if !clients.accept(&chain, now()) {
             return;
         }
-        if changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // Changes do not end: `live` is still here.
+        let _either = tokio::time::timeout(every, changes.changed()).await;
     }
 }
 
@@ -151,6 +158,9 @@ async fn handshake(
     Some((stream, AuthenticatedPeer { address, certificate }, chain))
 }
 
+/// How often the certificates of open connections are held against the clock.
+const CHECK_AGAIN: Duration = Duration::from_mins(1);
+
 type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -167,4 +177,64 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits::STREAMS)
         .max_header_list_size(u32::try_from(limits::HEADER_BYTES).unwrap_or(u32::MAX));
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use sbs_crypto::pki::{CertificateAuthority, describe};
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::tls::{Clients, Configuration, Pair, certificates};
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    /// Returns what a server accepts with this authority, and a client's certificate under it.
+    fn live(authority: &CertificateAuthority) -> Live {
+        let server = authority.issue_server("localhost", NOW).unwrap();
+        let pair = Pair { certificate: server.certificate_pem, key: server.key_pem };
+        let authorities = certificates(authority.certificate_pem(), "CLIENT_CA").unwrap();
+        let clients = Clients::new(&authorities, &[], None).unwrap();
+        Live::new(Configuration::new(&pair, &clients).unwrap())
+    }
+
+    #[tokio::test]
+    async fn t4_a_certificate_that_ends_does_not_keep_its_connection() {
+        let authority = CertificateAuthority::create(NOW).unwrap();
+        let issued = authority.issue_client(NOW).unwrap();
+        let chain = certificates(&issued.certificate_pem, "the client").unwrap();
+        let end = describe(&issued.certificate_pem).unwrap().not_after;
+        // Each time that the clock is looked at, an hour has gone.
+        let looked = Cell::new(0);
+        let now = || {
+            looked.set(looked.get() + 1);
+            end + time::Duration::hours(looked.get() - 3)
+        };
+        no_longer_trusted(live(&authority), chain, Duration::from_millis(1), now).await;
+        assert_eq!(looked.get(), 4, "it was good until its last second");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_no_longer_accepted_does_not_wait_for_the_clock() {
+        let [authority, other] = [0, 1].map(|_| CertificateAuthority::create(NOW).unwrap());
+        let issued = authority.issue_client(NOW).unwrap();
+        let chain = certificates(&issued.certificate_pem, "the client").unwrap();
+        let (shown, later) = (live(&authority), live(&other).changes().borrow().clone());
+        let looked = Cell::new(0);
+        let now = || {
+            looked.set(looked.get() + 1);
+            NOW
+        };
+        let changed = async {
+            while looked.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            shown.set(later);
+        };
+        let never = Duration::from_hours(1_000_000);
+        tokio::join!(no_longer_trusted(shown.clone(), chain, never, now), changed);
+        assert_eq!(looked.get(), 2);
+    }
 }
