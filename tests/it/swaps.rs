@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -126,15 +127,31 @@ fn t4_a_revoked_certificate_is_out_at_once_also_on_open_connections() -> Result<
         // A list that is damaged, or signed by others, changes nothing and lets nobody back in.
         fs::write(bare.path("crl.pem"), bare.authority.revoke(std::slice::from_ref(&serial))?)?;
         reload(&bare)?;
-        fs::write(bare.path("crl.pem"), "no list")?;
-        reload_in_vain(&bare)?;
+        let own = bare.authority.revoke(&[])?;
+        let foreign = Authority::new("Client CA")?.revoke(&[])?;
+        for bad in ["no list", &foreign, &format!("{own}{foreign}")] {
+            fs::write(bare.path("crl.pem"), bad)?;
+            reload_in_vain(&bare)?;
+        }
+        assert!(bare.server.log_text().contains("signed by no authority in CLIENT_CA"));
         let mut stream = connect_with(bare.server.port(), config)?;
         let refused = ask(&mut stream).err().context("a revoked certificate is believed")?;
         assert!(format!("{refused:#}").contains("alert"), "{refused:#}");
         ask(&mut open).err().context("a revoked certificate goes on")?;
         ask(&mut good)?;
     }
-    Ok(())
+
+    // A list goes on to count when it is out of date, and the log says so.
+    let past = OffsetDateTime::now_utc() - time::Duration::minutes(1);
+    let old = bare.authority.revoke_until(std::slice::from_ref(&serial), past)?;
+    fs::write(bare.path("crl.pem"), old)?;
+    reload(&bare)?;
+    let mut stream = connect_with(bare.server.port(), config(&bare, &stolen, &TLS13)?)?;
+    ask(&mut stream).err().context("an old list does not count")?;
+    ask(&mut bare.connect()?)?;
+    wait_until("the warning", Duration::from_secs(30), || {
+        Ok(bare.server.log_text().contains("a revocation list is out of date").then_some(()))
+    })
 }
 
 #[test]
@@ -142,8 +159,11 @@ fn a_certificate_in_files_is_noticed_and_a_bad_one_is_not_used() -> Result<()> {
     let authority = Authority::new("Client CA")?;
     let (one, two) = (authority.issue_loopback("One")?, authority.issue_loopback("Two")?);
     let bare = BareServer::start_with(authority, None, |path| {
-        let (certificate, key) = (path.join("server.pem"), path.join("server-key.pem"));
+        // Both by links, as certbot makes them.
+        let (certificate, key) = (path.join("live.pem"), path.join("live-key.pem"));
         write_pair(path, &one).unwrap_or_default();
+        symlink("server.pem", &certificate).unwrap_or_default();
+        symlink("server-key.pem", &key).unwrap_or_default();
         let (certificate, key) = (certificate.display(), key.display());
         format!("[tls]\ncertificate-file = \"{certificate}\"\nkey-file = \"{key}\"\n")
     })?;

@@ -119,6 +119,15 @@ impl Authority {
 
     /// Makes a list (PEM, RFC 5280, 5) that revokes the certificates with these serial numbers.
     pub fn revoke(&self, serials: &[SerialNumber]) -> Result<String> {
+        self.revoke_until(serials, OffsetDateTime::now_utc() + Duration::days(1))
+    }
+
+    /// Makes such a list whose next one should be there at `next_update`.
+    pub fn revoke_until(
+        &self,
+        serials: &[SerialNumber],
+        next_update: OffsetDateTime,
+    ) -> Result<String> {
         let now = OffsetDateTime::now_utc();
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: serial.clone(),
@@ -128,7 +137,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: now - Duration::hours(1),
-            next_update: now + Duration::days(1),
+            next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -21,6 +21,7 @@ mod describe;
 mod host;
 mod key;
 mod request;
+mod revocation;
 mod server;
 
 // The public interface:
@@ -28,6 +29,7 @@ pub use self::authority::{CertificateAuthority, IssueError, Issued, LoadError};
 pub use self::code_signing::{CodeSigningCertificate, ParseCodeSigningError};
 pub use self::describe::{CertificateInfo, DescribeError, describe, describe_all, describe_der};
 pub use self::request::{ParseRequestError, ServerRequest, public_key_digest};
+pub use self::revocation::RevocationList;
 pub use self::server::{
     ParseServerChainError, ParseServerKeyError, ServerChain, ServerHost, ServerKey,
 };

@@ -209,6 +209,29 @@ pub(crate) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadSe
     read_limited(file).map_err(at)
 }
 
+/// Reads such a file by a name that may be a symbolic link, as certbot makes them: nobody else can
+/// exchange a link on the way either, and the file at the end is held to the same.
+pub(crate) fn read_linked_secret_file(
+    path: &Path,
+) -> Result<Zeroizing<Vec<u8>>, ReadSecretFileError> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let at = |source| ReadSecretFileError::Read { path: path.clone(), source };
+        let metadata = path.symlink_metadata().map_err(at)?;
+        if !metadata.is_symlink() {
+            break;
+        }
+        check_parents(&path)?;
+        if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+            let what = "is a symbolic link of another user";
+            return Err(ReadSecretFileError::Unsafe { path, what });
+        }
+        let target = fs::read_link(&path).map_err(at)?;
+        path = path.parent().map(|directory| directory.join(&target)).unwrap_or(target);
+    }
+    read_secret_file(&path)
+}
+
 /// Checks that nobody but root and the server's own user can put another file in the place of
 /// this one: such a file could be there already.
 ///
@@ -266,6 +289,9 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
 /// The file of an image definition with what notaries have said of repositories.
 pub(crate) const NOTARY_ROOTS: &str = "notary_roots.json";
+
+/// As many links are followed to a secret file, one behind the other.
+const MAX_LINKS: usize = 8;
 
 const DEFINITIONS: &str = "definitions";
 
@@ -364,5 +390,59 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         assert!(matches!(read_secret_file(&path("none")), Err(ReadSecretFileError::Read { .. })));
+    }
+
+    #[test]
+    fn k1_a_link_to_a_secret_is_followed_where_nobody_else_can_exchange_it() {
+        use std::os::unix::fs::{chown, lchown, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // As certbot has it: live/host/privkey.pem -> ../../archive/host/privkey1.pem
+        for name in ["live/host", "archive/host", "open"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let (link, target) = (path("live/host/key.pem"), path("archive/host/key1.pem"));
+        fs::write(&target, [7; 32]).unwrap();
+        set_mode(&target, 0o600);
+        symlink("../../archive/host/key1.pem", &link).unwrap();
+        for path in [&link, &target] {
+            assert_eq!(**read_linked_secret_file(path).unwrap(), [7; 32]);
+        }
+        let refused = |path: &Path, expected: &str| {
+            let error = read_linked_secret_file(path).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        // What is at the end is held to the same as without a link.
+        set_mode(&target, 0o640);
+        refused(&link, "read by others");
+        set_mode(&target, 0o600);
+        chown(&target, Some(65534), None).unwrap();
+        refused(&link, "belongs to another user; give");
+        chown(&target, Some(0), None).unwrap();
+        // So is every directory on the way, and the links themselves.
+        for directory in ["live/host", "archive"] {
+            set_mode(&path(directory), 0o777);
+            refused(&link, "written by others");
+            set_mode(&path(directory), 0o755);
+        }
+        let through = path("live/host/through.pem");
+        symlink(path("open/link.pem"), &through).unwrap();
+        symlink(&target, path("open/link.pem")).unwrap();
+        read_linked_secret_file(&through).unwrap();
+        set_mode(&path("open"), 0o777);
+        refused(&through, "written by others");
+        set_mode(&path("open"), 0o1777);
+        read_linked_secret_file(&through).unwrap();
+        lchown(path("open/link.pem"), Some(65534), None).unwrap();
+        refused(&through, "symbolic link of another user");
+        symlink("round.pem", path("round.pem")).unwrap();
+        refused(&path("round.pem"), "is a symbolic link");
+        assert!(matches!(
+            read_linked_secret_file(&path("none")),
+            Err(ReadSecretFileError::Read { .. })
+        ));
     }
 }

@@ -1,22 +1,22 @@
 //! The TLS side of the server: what it shows, who may connect, and how both change while it runs.
 
+mod clients;
+
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::server::NoServerSessionStorage;
+use rustls::{RootCertStore, ServerConfig};
+use sbs_crypto::pki::RevocationList;
 use sbs_proto::Digest;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
+
+pub(crate) use crate::tls::clients::Clients;
 
 /// The configuration that connections are accepted with now. Clones share it.
 #[derive(Clone, Debug)]
@@ -35,10 +35,6 @@ pub(crate) struct Pair {
     pub(crate) certificate: String,
     pub(crate) key: Zeroizing<String>,
 }
-
-/// Which client certificates are accepted.
-#[derive(Clone, Debug)]
-pub(crate) struct Clients(Arc<dyn ClientCertVerifier>);
 
 impl Live {
     pub(crate) fn new(configuration: Configuration) -> Self {
@@ -69,7 +65,7 @@ impl Configuration {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|source| MakeTlsError::ServerCertificate { source })?
-            .with_client_cert_verifier(Arc::clone(&clients.0))
+            .with_client_cert_verifier(clients.verifier())
             .with_single_cert(chain, key)
             .map_err(|source| MakeTlsError::ServerCertificate { source })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -91,82 +87,6 @@ impl std::fmt::Debug for Pair {
     }
 }
 
-impl Clients {
-    /// Accepts the certificates under these authorities that no list of theirs revokes; where one is
-    /// pinned, that alone.
-    pub(crate) fn new(
-        authorities: &[CertificateDer<'static>],
-        revoked: &[CertificateRevocationListDer<'static>],
-        pinned: Option<Digest>,
-    ) -> Result<Self, MakeTlsError> {
-        let builder = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, provider());
-        // A list speaks for the authority that signed it; others need not have one.
-        let verifier: Arc<dyn ClientCertVerifier> = builder
-            .with_crls(revoked.iter().cloned())
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|source| MakeTlsError::Verifier { source })?;
-        Ok(Self(match pinned {
-            None => verifier,
-            Some(pinned) => Arc::new(PinnedVerifier { pinned, verifier }),
-        }))
-    }
-
-    /// Tells whether the chain that a client has shown is accepted.
-    pub(crate) fn accept(&self, chain: &[CertificateDer<'_>], now: OffsetDateTime) -> bool {
-        let Some((first, others)) = chain.split_first() else { return false };
-        self.0.verify_client_cert(first, others, unix_time(now)).is_ok()
-    }
-}
-
-/// Accepts one client certificate alone, if it also stands under the authority.
-#[derive(Debug)]
-struct PinnedVerifier {
-    pinned: Digest,
-    verifier: Arc<dyn ClientCertVerifier>,
-}
-
-impl ClientCertVerifier for PinnedVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        if sbs_crypto::digest(end_entity) == self.pinned {
-            return Ok(verified);
-        }
-        Err(CertificateError::ApplicationVerificationFailure.into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
-}
-
 /// Why the TLS side cannot be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -174,6 +94,13 @@ pub(crate) enum MakeTlsError {
     /// What should be an authority of clients is none.
     #[error("a certificate in CLIENT_CA or `client.ca-file` is that of no authority")]
     ClientCa { source: rustls::Error },
+
+    /// Nobody who is known signed a revocation list.
+    #[error(
+        "a revocation list of `{issuer}` in `client.crl-file` is signed by no authority in CLIENT_CA \
+         or `client.ca-file`; remove the list, or add the certificate of whoever signed it"
+    )]
+    ForeignList { issuer: String },
 
     /// A client certificate is to be pinned, and there is none.
     #[error("pin-certificate is set, and CLIENT_CRT is not")]
@@ -230,8 +157,8 @@ pub(crate) fn fingerprint(pem: &str, name: &'static str) -> Result<Digest, MakeT
 pub(crate) fn revocation_lists(
     pem: &str,
     name: &'static str,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, MakeTlsError> {
+) -> Result<Vec<RevocationList>, MakeTlsError> {
     let lists = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes());
-    let lists: Result<Vec<_>, _> = lists.collect();
-    lists.ok().filter(|lists| !lists.is_empty()).ok_or(MakeTlsError::Pem { name })
+    let lists: Option<Vec<_>> = lists.map(|list| RevocationList::parse(&list.ok()?)).collect();
+    lists.filter(|lists| !lists.is_empty()).ok_or(MakeTlsError::Pem { name })
 }

@@ -127,6 +127,6 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 // The text is shown on a terminal, and anyone can write a certificate.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,12 +1,11 @@
-//! Warnings before a certificate ends.
+//! Warnings before a certificate ends, or a revocation list.
 
 use std::collections::HashMap;
 
-use sbs_crypto::pki::CertificateInfo;
 use sbs_proto::Digest;
 use time::{Duration, OffsetDateTime};
 
-/// How near the end of a certificate is.
+/// How near an end is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Nearness {
     Within30Days,
@@ -20,10 +19,15 @@ pub(super) enum Nearness {
 pub(super) struct Warned(HashMap<Digest, Nearness>);
 
 impl Warned {
-    /// Tells how near the end of a certificate is, once for each step of the way.
-    pub(super) fn next(&mut self, info: &CertificateInfo, now: OffsetDateTime) -> Option<Nearness> {
-        let near = nearness(info.not_after, now)?;
-        (self.0.insert(info.sha256, near) != Some(near)).then_some(near)
+    /// Tells how near the end of what has this digest is, once for each step of the way.
+    pub(super) fn next(
+        &mut self,
+        sha256: Digest,
+        end: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Option<Nearness> {
+        let near = nearness(end, now)?;
+        (self.0.insert(sha256, near) != Some(near)).then_some(near)
     }
 }
 
@@ -71,7 +75,8 @@ mod tests {
         let info = describe(&pem).unwrap();
         let mut warned = Warned::default();
         let days = [0, 300, 336, 337, 359, 360, 365, 366, 367];
-        let told = days.map(|day| warned.next(&info, made + Duration::days(day)));
+        let told =
+            days.map(|day| warned.next(info.sha256, info.not_after, made + Duration::days(day)));
         assert_eq!(
             told,
             [

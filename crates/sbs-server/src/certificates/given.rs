@@ -4,13 +4,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::CertificateDer;
+use sbs_crypto::pki::RevocationList;
 use sbs_proto::{CertificateSource, Digest};
 use zeroize::Zeroizing;
 
 use crate::certificates::error::LoadCertificatesError;
 use crate::config::{ClientSettings, TlsSettings};
-use crate::store::{read_secret_file, read_small_file};
+use crate::store::{read_linked_secret_file, read_small_file};
 use crate::tls::{Clients, MakeTlsError, Pair, certificates, fingerprint, revocation_lists};
 
 /// Where certificates come from.
@@ -33,6 +34,7 @@ pub(super) struct Given {
     /// The same as PEM.
     pub(super) authorities_pem: String,
     pub(super) clients: Clients,
+    pub(super) lists: Vec<RevocationList>,
     pub(super) server: Option<(Pair, CertificateSource)>,
 }
 
@@ -45,9 +47,10 @@ impl Sources {
             authorities_pem.push_str(&read_text(path)?);
         }
         let authorities = certificates(&authorities_pem, "CLIENT_CA or `client.ca-file`")?;
-        let revoked = self.client.crl_file.as_deref().map(read_revoked).transpose()?;
-        let clients = Clients::new(&authorities, &revoked.unwrap_or_default(), self.pinned()?)?;
-        Ok(Given { authorities, authorities_pem, clients, server: self.server()? })
+        let lists = self.client.crl_file.as_deref().map(read_lists).transpose()?;
+        let lists = lists.unwrap_or_default();
+        let clients = Clients::new(&authorities, &lists, self.pinned()?)?;
+        Ok(Given { authorities, authorities_pem, clients, lists, server: self.server()? })
     }
 
     fn server(&self) -> Result<Option<(Pair, CertificateSource)>, LoadCertificatesError> {
@@ -55,7 +58,7 @@ impl Sources {
         else {
             return Ok(self.server.clone().map(|pair| (pair, CertificateSource::Environment)));
         };
-        let bytes = read_secret_file(key)?;
+        let bytes = read_linked_secret_file(key)?;
         let text = str::from_utf8(&bytes)
             .map_err(|_| LoadCertificatesError::NotText { path: key.clone() })?;
         let pair =
@@ -77,18 +80,29 @@ impl Sources {
         let files = [certificate_file, key_file, &self.client.ca_file, &self.client.crl_file];
         Version(files.map(|path| {
             let metadata = fs::metadata(path.as_ref()?).ok()?;
-            Some((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+            Some(FileVersion {
+                place: (metadata.dev(), metadata.ino()),
+                size: metadata.size(),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            })
         }))
     }
 }
 
 /// Which versions of the files there are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Version([Option<(u64, u64, i64, i64)>; 4]);
+pub(super) struct Version([Option<FileVersion>; 4]);
 
-fn read_revoked(
-    path: &Path,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadCertificatesError> {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct FileVersion {
+    /// Device and inode.
+    place: (u64, u64),
+    size: u64,
+    /// When content, owner or mode changed last; unlike the time of the content nobody can set it.
+    changed: (i64, i64),
+}
+
+fn read_lists(path: &Path) -> Result<Vec<RevocationList>, LoadCertificatesError> {
     Ok(revocation_lists(&read_text(path)?, "`client.crl-file`")?)
 }
 

@@ -41,7 +41,7 @@ impl Certificates {
         let authorities = now.authorities.iter().map(|info| ("an authority of clients", info));
         for (what, info) in authorities.chain([("the server", &now.server)]) {
             let (sha256, not_after) = (info.sha256, info.not_after);
-            match warned.next(info, at) {
+            match warned.next(sha256, not_after, at) {
                 None => {}
                 Some(Nearness::Ended) => {
                     tracing::error!(%sha256, %not_after, "the certificate of {what} has ended");
@@ -49,6 +49,17 @@ impl Certificates {
                 Some(nearness) => {
                     tracing::warn!(%sha256, %not_after, ?nearness, "the certificate of {what} ends");
                 }
+            }
+        }
+        for list in &now.given.lists {
+            let Some(next_update) = list.next_update() else { continue };
+            // Lists are made for days: that one will end soon is no news.
+            if warned.next(list.sha256(), next_update, at) == Some(Nearness::Ended) {
+                let issuer = list.issuer();
+                tracing::warn!(
+                    issuer, %next_update,
+                    "a revocation list is out of date and is used on; put a new one into `client.crl-file`"
+                );
             }
         }
     }
