@@ -63,6 +63,9 @@ pub struct Certificates {
     /// The host of a request whose certificate has not come yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_host: Option<String>,
+    /// The digest of that request's key, a `SubjectPublicKeyInfo` in DER.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_key: Option<Digest>,
     /// The certificate that the server shows.
     pub server: CertificateFacts,
     /// Where that came from.
@@ -107,6 +110,7 @@ mod tests {
         let told = Certificates {
             client_authorities: vec![facts(1)],
             pending_host: None,
+            pending_key: None,
             server: facts(2),
             source: CertificateSource::SelfSigned,
         };

@@ -191,7 +191,8 @@ fn text_of(told: &Told) -> String {
         text.push_str(&text_of_one(authority));
     }
     if let Some(host) = &told.pending_host {
-        text.extend(["a certificate for ", host, " is awaited\n"]);
+        let key = told.pending_key.map(|key| format!(", for the key {key}")).unwrap_or_default();
+        text.extend(["a certificate for ", host, " is awaited", &key, "\n"]);
     }
     text
 }

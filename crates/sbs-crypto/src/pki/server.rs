@@ -1,6 +1,7 @@
 use std::fmt;
 
 use rcgen::{PublicKeyData as _, SanType};
+use sbs_proto::Digest;
 use thiserror::Error;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -9,8 +10,8 @@ use super::authority::{IssueError, LoadError, Profile, params, random_serial};
 use super::describe::{CERTIFICATE_LABEL, CertificateInfo, info, parse};
 use super::host;
 use super::key::CertificateKey;
-use crate::armor;
 use crate::sign::GenerateKeyError;
+use crate::{armor, digest};
 
 /// The name that clients know a server by: a DNS name, or an IP address without brackets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,6 +60,11 @@ impl ServerKey {
     /// Returns the key as PEM. Secret.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// Returns the digest of the public key, a `SubjectPublicKeyInfo` in DER.
+    pub fn public_key_sha256(&self) -> Digest {
+        digest(&self.key.subject_public_key_info())
     }
 
     /// Makes a certificate signing request (RFC 2986, PEM) for a server at this host.

@@ -1,8 +1,8 @@
 //! Whether clients will accept a certificate: it is held against what they look at.
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error};
 use sbs_crypto::pki::{ServerChain, ServerHost};
 use time::OffsetDateTime;
@@ -18,15 +18,31 @@ pub(super) fn check(
     authorities: &[CertificateDer<'static>],
     now: OffsetDateTime,
 ) -> Result<(), CheckCertificateError> {
+    check_chain(chain, authorities, now)?;
+    let other_host = || CheckCertificateError::OtherHost { host: host.as_str().to_owned() };
+    let name = ServerName::try_from(host.as_str()).map_err(|_| other_host())?;
+    let first = chain.der().next().map(CertificateDer::from).ok_or_else(other_host)?;
+    let first = ParsedCertificate::try_from(&first)
+        .map_err(|source| CheckCertificateError::Rejected { source })?;
+    verify_server_name(&first, &name).map_err(|_| other_host())
+}
+
+/// Checks the same but for the host: of a certificate that was checked before, and now comes with
+/// another chain.
+pub(super) fn check_chain(
+    chain: &ServerChain,
+    authorities: &[CertificateDer<'static>],
+    now: OffsetDateTime,
+) -> Result<(), CheckCertificateError> {
     let described = chain.describe();
-    let name = ServerName::try_from(host.as_str())
-        .map_err(|_| CheckCertificateError::OtherHost { host: host.as_str().to_owned() })?;
     let roots = roots(authorities).map_err(|_| CheckCertificateError::Authorities)?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
-    let verifier = verifier.map_err(|_| CheckCertificateError::Authorities)?;
     let chain: Vec<_> = chain.der().map(CertificateDer::from).collect();
     let (first, others) = chain.split_first().ok_or(CheckCertificateError::Authorities)?;
-    let verified = verifier.verify_server_cert(first, others, &name, &[], unix_time(now));
+    let algorithms = provider().signature_verification_algorithms.all;
+    let verified = ParsedCertificate::try_from(first).and_then(|first| {
+        let at = unix_time(now);
+        verify_server_cert_signed_by_trust_anchor(&first, &roots, others, at, algorithms)
+    });
     let Err(error) = verified else { return Ok(()) };
     Err(match error {
         Error::InvalidCertificate(
@@ -38,9 +54,6 @@ pub(super) fn check(
             not_before: described.not_before,
             not_after: described.not_after,
         },
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => CheckCertificateError::OtherHost { host: host.as_str().to_owned() },
         Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => CheckCertificateError::OtherPurpose,

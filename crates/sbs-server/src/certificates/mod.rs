@@ -59,7 +59,14 @@ struct Now {
     source: CertificateSource,
     server: CertificateInfo,
     authorities: Vec<CertificateInfo>,
-    pending_host: Option<String>,
+    pending: Option<Awaited>,
+}
+
+/// What is told of a certificate that was asked for.
+#[derive(Clone, Debug)]
+struct Awaited {
+    host: String,
+    key_sha256: Digest,
 }
 
 impl Certificates {
@@ -76,8 +83,8 @@ impl Certificates {
         let given_before = kept.certificate()?;
         let (pair, source) = choose(&given, given_before, &kept, clock.now())?;
         let configuration = Configuration::new(&pair, &given.clients)?;
-        let pending_host = kept.pending()?.map(|pending| pending.host.as_str().to_owned());
-        let now = Now::new(given, pair, source, pending_host)?;
+        let pending = kept.pending()?.as_ref().map(Awaited::of);
+        let now = Now::new(given, pair, source, pending)?;
         now.tell();
         Ok(Self(Arc::new(Inner {
             clock,
@@ -113,14 +120,15 @@ impl Certificates {
         let request = key.request(&host, self.0.clock.now())?;
         let pending = Pending { host, key };
         self.0.kept.set_pending(&pending)?;
-        let host = pending.host.as_str().to_owned();
-        tracing::info!(host, "a certificate was asked for");
-        self.0.now().pending_host = Some(host);
+        let awaited = Awaited::of(&pending);
+        let Awaited { host, key_sha256 } = &awaited;
+        tracing::info!(host, %key_sha256, "a certificate was asked for");
+        self.0.now().pending = Some(awaited);
         Ok(request)
     }
 
     /// Installs the certificate (PEM, with its chain) for the last request, and shows it from the
-    /// next connection on. The same one can be installed again.
+    /// next connection on. The same one can be installed again, also with another chain.
     pub(crate) async fn install(&self, pem: &str) -> Result<(), InstallCertificateError> {
         let chain = ServerChain::parse(pem)?;
         let _writer = self.0.writer.lock().await;
@@ -128,33 +136,42 @@ impl Certificates {
         let (authorities, clients, replaced, installed) = {
             let now = self.0.now();
             let given = &now.given;
-            let installed = Some(now.server.sha256).filter(|_| now.source == source);
+            let same = now.source == source && now.server.sha256 == described.sha256;
+            let installed = same.then(|| now.pair.clone());
             let replaced = given.server_fingerprint()?;
             (given.authorities.clone(), given.clients.clone(), replaced, installed)
         };
-        if Some(described.sha256) == installed {
-            return Ok(());
-        }
-        let pending = self.0.kept.pending()?.ok_or(InstallCertificateError::NoRequest)?;
-        if !chain.is_of(&pending.key) {
-            return Err(InstallCertificateError::OtherKey);
-        }
-        check::check(&chain, &pending.host, &authorities, self.0.clock.now())?;
-        let key = Zeroizing::new(pending.key.pem().to_owned());
-        let pair = Pair { certificate: chain.to_pem(), key };
+        let at = self.0.clock.now();
+        let certificate = chain.to_pem();
+        let renewed = installed.is_none();
+        let key = match installed {
+            Some(installed) if installed.certificate == certificate => return Ok(()),
+            // Only what leads from it to an authority is another: its key is the one in use.
+            Some(installed) => {
+                check::check_chain(&chain, &authorities, at)?;
+                installed.key
+            }
+            None => {
+                let pending = self.0.kept.pending()?.ok_or(InstallCertificateError::NoRequest)?;
+                if !chain.is_of(&pending.key) {
+                    return Err(InstallCertificateError::OtherKey);
+                }
+                check::check(&chain, &pending.host, &authorities, at)?;
+                Zeroizing::new(pending.key.pem().to_owned())
+            }
+        };
+        let pair = Pair { certificate, key };
         let configuration = Configuration::new(&pair, &clients)?;
         let kept = KeptCertificate { pair, replaced, source };
         self.0.kept.set_certificate(&kept)?;
         self.0.live.set(configuration);
-        if let Err(error) = self.0.kept.remove_pending() {
-            // It is recognised as the one in use.
-            tracing::warn!(%error, "the key of the request was not removed");
-        }
         let mut now = self.0.now();
         (now.pair, now.source, now.server) = (kept.pair, source, described);
-        now.pending_host = None;
         now.tell();
         drop(now);
+        if renewed {
+            self.0.forget_request();
+        }
         (self.0.replaced)();
         Ok(())
     }
@@ -165,15 +182,16 @@ impl Certificates {
         let _writer = self.0.writer.lock().await;
         let given = self.0.sources.load()?;
         let new = given.server_fingerprint()?;
-        let (pair, source, pending_host) = {
+        let (pair, source, pending) = {
             let now = self.0.now();
             let same = now.given.server_fingerprint()? == new;
-            let other = given.server.clone().filter(|_| !same);
+            // One that something was installed over does not come back.
+            let other = given.server.clone().filter(|(_, source)| !same || now.source == *source);
             let (pair, source) = other.unwrap_or_else(|| (now.pair.clone(), now.source));
-            (pair, source, now.pending_host.clone())
+            (pair, source, now.pending.clone())
         };
         let configuration = Configuration::new(&pair, &given.clients)?;
-        let new = Now::new(given, pair, source, pending_host)?;
+        let new = Now::new(given, pair, source, pending)?;
         self.0.live.set(configuration);
         new.tell();
         let before = std::mem::replace(&mut *self.0.now(), new).server.sha256;
@@ -188,7 +206,8 @@ impl Certificates {
         let now = self.0.now();
         Told {
             client_authorities: now.authorities.iter().map(facts).collect(),
-            pending_host: now.pending_host.clone(),
+            pending_host: now.pending.as_ref().map(|pending| pending.host.clone()),
+            pending_key: now.pending.as_ref().map(|pending| pending.key_sha256),
             server: facts(&now.server),
             source: now.source,
         }
@@ -209,6 +228,15 @@ impl Inner {
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Removes the request whose certificate has come.
+    fn forget_request(&self) {
+        if let Err(error) = self.kept.remove_pending() {
+            // Its key is recognised as the one in use.
+            tracing::warn!(%error, "the key of the request was not removed");
+        }
+        self.now().pending = None;
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -217,12 +245,19 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl Awaited {
+    fn of(pending: &Pending) -> Self {
+        let key_sha256 = pending.key.public_key_sha256();
+        Self { host: pending.host.as_str().to_owned(), key_sha256 }
+    }
+}
+
 impl Now {
     fn new(
         given: Given,
         pair: Pair,
         source: CertificateSource,
-        pending_host: Option<String>,
+        pending: Option<Awaited>,
     ) -> Result<Self, LoadCertificatesError> {
         let server = describe(&pair.certificate).map_err(|source| {
             LoadCertificatesError::Describe { what: "the server's certificate", source }
@@ -230,7 +265,7 @@ impl Now {
         let authorities = describe_all(&given.authorities_pem).map_err(|source| {
             LoadCertificatesError::Describe { what: "CLIENT_CA or `client.ca-file`", source }
         })?;
-        Ok(Self { given, pair, source, server, authorities, pending_host })
+        Ok(Self { given, pair, source, server, authorities, pending })
     }
 
     fn tell(&self) {

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::config::{ClientSettings, TlsSettings};
-use crate::store::Store;
+use crate::store::{Store, replace_file};
 
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
@@ -24,17 +25,28 @@ fn open(
     server: Option<&Issued>,
     now: OffsetDateTime,
 ) -> (Certificates, Count, Store) {
-    let secret = RootSecret::parse(&(0..32).collect::<Vec<u8>>()).unwrap();
-    let ring = KeyRing::new(Box::new(secret), Vec::new()).unwrap();
-    let store = Store::open(directory).unwrap();
-    let kept = Kept::new(&store, &Arc::new(AtRest::new(&ring).unwrap()));
-    let sources = Sources {
+    open_with(directory, sources(server), now)
+}
+
+fn sources(server: Option<&Issued>) -> Sources {
+    Sources {
         client_ca: CA.certificate_pem().to_owned(),
         client_certificate: None,
         server: server.map(pair),
         client: ClientSettings::default(),
         tls: TlsSettings::default(),
-    };
+    }
+}
+
+fn open_with(
+    directory: &Path,
+    sources: Sources,
+    now: OffsetDateTime,
+) -> (Certificates, Count, Store) {
+    let secret = RootSecret::parse(&(0..32).collect::<Vec<u8>>()).unwrap();
+    let ring = KeyRing::new(Box::new(secret), Vec::new()).unwrap();
+    let store = Store::open(directory).unwrap();
+    let kept = Kept::new(&store, &Arc::new(AtRest::new(&ring).unwrap()));
     let count = Count::default();
     let counted = Arc::clone(&count);
     let replaced = move || {
@@ -148,6 +160,77 @@ async fn a_certificate_that_cannot_be_kept_is_not_shown() {
     std::fs::remove_dir_all(data.join("server-certificate.sealed")).unwrap();
     certificates.install(&installed.certificate_pem).await.unwrap();
     assert_eq!(shown(&certificates), of(&installed, CertificateSource::Installed));
+}
+
+#[tokio::test]
+async fn the_same_certificate_with_another_chain_is_shown_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let installed = issue();
+    let (certificates, count, store) = open(directory.path(), None, NOW);
+    await_certificate(&certificates, &installed);
+    certificates.install(&installed.certificate_pem).await.unwrap();
+    // A request of later waits on, with another key.
+    certificates.request("sbs.example").await.unwrap();
+    let awaited = certificates.told().pending_key;
+    assert!(awaited.is_some());
+    let longer = format!("{}{}", installed.certificate_pem, CA.certificate_pem());
+    for _again in 0..2 {
+        certificates.install(&longer).await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        let pair = certificates.0.now().pair.clone();
+        assert_eq!(
+            (pair.certificate, pair.key.as_str()),
+            (longer.clone(), installed.key_pem.as_str())
+        );
+        assert_eq!(certificates.told().pending_key, awaited);
+    }
+    // A chain that leads nowhere, or that clients would refuse by now, is not taken.
+    drop((certificates, store));
+    let (certificates, count, _store) = open(directory.path(), None, NOW + Duration::days(3650));
+    assert_eq!(certificates.0.now().pair.certificate, longer);
+    let error = certificates.install(&installed.certificate_pem).await.unwrap_err();
+    assert!(matches!(error, InstallCertificateError::Check(_)), "{error}");
+    assert_eq!(certificates.0.now().pair.certificate, longer);
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_chain_in_files_that_changes_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, issued) = (directory.path().join("files"), issue());
+    std::fs::create_dir(&files).unwrap();
+    let (certificate_file, key_file) = (files.join("server.pem"), files.join("server-key.pem"));
+    replace_file(&certificate_file, issued.certificate_pem.as_bytes()).unwrap();
+    replace_file(&key_file, issued.key_pem.as_bytes()).unwrap();
+    let tls =
+        TlsSettings { certificate_file: Some(certificate_file.clone()), key_file: Some(key_file) };
+    let sources = Sources { tls, ..sources(None) };
+    let (certificates, count, _store) = open_with(directory.path(), sources, NOW);
+    let longer = format!("{}{}", issued.certificate_pem, CA.certificate_pem());
+    replace_file(&certificate_file, longer.as_bytes()).unwrap();
+    certificates.reload().await.unwrap();
+    assert_eq!(certificates.0.now().pair.certificate, longer);
+    assert_eq!(count.load(Ordering::Relaxed), 0, "the certificate is the same");
+}
+
+#[test]
+fn a_file_whose_mode_alone_changes_has_another_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key.pem");
+    replace_file(&file, b"a key").unwrap();
+    let tls = TlsSettings { key_file: Some(file.clone()), ..TlsSettings::default() };
+    let sources = Sources { tls, ..sources(None) };
+    let mut before = sources.version();
+    assert_eq!(sources.version(), before);
+    let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
+    for mode in [0o644, 0o600] {
+        // The kernel's clock goes on in ticks.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_ne!(sources.version(), before, "{mode:o}");
+        before = sources.version();
+    }
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), modified);
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ fn openssl_reads_a_request_for_a_name_and_for_an_address() {
         let public = |from: &str| openssl.run(&format!("{from} -pubout")).unwrap();
         let requested = openssl.run("req -in request.pem -noout -pubkey").unwrap();
         assert_eq!(requested, public("pkey -in key.pem"));
+        let der = armor::decode_one("PUBLIC KEY", &requested).unwrap();
+        assert_eq!(KEY.public_key_sha256(), digest(&der));
     }
 }
 
