@@ -180,7 +180,9 @@ pub mod key {
     pub const MANIFEST_COS_SECRET_ACCESS_KEY: &str = "MANIFEST_COS_SECRET_ACCESS_KEY";
     /// The new secret of a rotation.
     pub const NEW_SECRET: &str = "NEW_SECRET";
-    /// Where the image is meant to run.
+    /// The name of the registration files; clients of classic alone send it.
+    pub const REPO_ID: &str = "REPO_ID";
+    /// Where the image is meant to run; clients before 1.3.0.9 do not send it.
     pub const RUNTIME_TYPE: &str = "RUNTIME_TYPE";
     /// The client's half of what protects the state image.
     pub const SECRET: &str = "SECRET";
@@ -207,11 +209,10 @@ pub mod key {
         ["BUILD_DIR", "BUILD_SCRIPT", "EXIT_NONZERO", ISV_SECRET, "SECRETS"];
 
     /// Keys that a client must send.
-    pub const REQUIRED: [&str; 6] =
-        [RUNTIME_TYPE, DOCKER_REPO, DOCKER_USER, DOCKER_PASSWORD, GITHUB_URL, SECRET];
+    pub const REQUIRED: [&str; 5] = [DOCKER_REPO, DOCKER_USER, DOCKER_PASSWORD, GITHUB_URL, SECRET];
 
     /// Keys that a client sends when its configuration has them, besides the required ones.
-    pub const OPTIONAL: [&str; 37] = [
+    pub const OPTIONAL: [&str; 38] = [
         ARG,
         DOCKERFILE_PATH,
         DOCKER_BASE_PASSWORD,
@@ -237,7 +238,8 @@ pub mod key {
         MANIFEST_COS_REGION,
         MANIFEST_COS_RESOURCE_CRN,
         MANIFEST_COS_SECRET_ACCESS_KEY,
-        "REPO_ID",
+        REPO_ID,
+        RUNTIME_TYPE,
         STATE_BUCKET_NAME,
         STATE_COS_ACCESS_KEY_ID,
         STATE_COS_API_KEY_ID,
@@ -271,7 +273,7 @@ impl Definition {
                 user: required(members, key::DOCKER_USER)?.to_owned(),
             },
             recipe: parse_recipe(members)?,
-            runtime_type: RuntimeType::parse(required(members, key::RUNTIME_TYPE)?)?,
+            runtime_type: parse_runtime_type(members)?,
             source: parse_source(members)?,
             state_storage: parse_state_storage(members)?,
             tag_prefix: text(members, key::IMAGE_TAG_PREFIX)?.map(TagPrefix::parse).transpose()?,
@@ -305,6 +307,12 @@ impl RuntimeType {
         }
     }
 
+    /// Returns what is meant where none is named. Before 1.3.0.9 there was classic alone, and its
+    /// clients had to have a `REPO_ID`, which no other kind has.
+    pub fn implied(has_repo_id: bool) -> Self {
+        if has_repo_id { Self::Classic } else { Self::Vpc }
+    }
+
     /// Returns the text of the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -321,7 +329,8 @@ impl RuntimeType {
 pub enum ParseDefinitionError {
     /// An entry of ARG has a name that build arguments cannot have.
     #[error(
-        "{}: a name must be a letter or `_`, then letters, digits and `_`, and no name of the builder itself",
+        "{}: a name must be a letter or `_`, then letters, digits, `_`, `-` and `.`, and no name of \
+         the builder itself",
         key::ARG
     )]
     ArgumentName,
@@ -400,6 +409,32 @@ pub enum ParseDefinitionError {
     },
 }
 
+impl ParseDefinitionError {
+    /// Returns the key that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::ArgumentName => key::ARG,
+            Self::BadKey { key, .. }
+            | Self::BadNotaryServer { key, .. }
+            | Self::BadPath { key, .. }
+            | Self::BadReference { key, .. }
+            | Self::BadSource { key, .. }
+            | Self::Missing { key }
+            | Self::WrongType { key, .. } => key,
+            Self::BadTagPrefix(_) => key::IMAGE_TAG_PREFIX,
+            Self::Secret(_) => key::SECRET,
+            Self::Storage(error) => error.key,
+        }
+    }
+}
+
+fn parse_runtime_type(members: &Members) -> Result<RuntimeType, ParseDefinitionError> {
+    match text(members, key::RUNTIME_TYPE)? {
+        Some(text) => RuntimeType::parse(text),
+        None => Ok(RuntimeType::implied(members.value(key::REPO_ID).is_some())),
+    }
+}
+
 fn parse_source(members: &Members) -> Result<Source, ParseDefinitionError> {
     let bad = |key| move |source| ParseDefinitionError::BadSource { key, source };
     let url = GitUrl::parse(required(members, key::GITHUB_URL)?).map_err(bad(key::GITHUB_URL))?;
@@ -437,7 +472,8 @@ fn parse_recipe(members: &Members) -> Result<Recipe, ParseDefinitionError> {
 fn parse_arguments(members: &Members) -> Result<BTreeMap<String, String>, ParseDefinitionError> {
     let wrong = ParseDefinitionError::WrongType {
         key: key::ARG,
-        expected: "an object of strings, numbers or booleans without control characters",
+        expected: "an object of strings of at most 100 KiB, numbers or booleans, without control \
+                   characters but tabs and line breaks",
     };
     let Some(value) = members.value(key::ARG) else { return Ok(BTreeMap::new()) };
     let object = value.as_object().ok_or_else(|| wrong.clone())?;
@@ -452,7 +488,10 @@ fn parse_arguments(members: &Members) -> Result<BTreeMap<String, String>, ParseD
             Value::Bool(value) => value.to_string(),
             _ => return Err(wrong),
         };
-        if value.chars().any(|c| c.is_control() && c != '\t') {
+        // The engine gets each as one word of its command line, where a line break is as good as
+        // any other character; a key in PEM has many.
+        let odd = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+        if value.len() > MAX_ARGUMENT_VALUE_BYTES || value.contains(odd) {
             return Err(wrong);
         }
         arguments.insert(name.clone(), value);
@@ -561,7 +600,8 @@ pub(crate) fn flag(members: &Members, key: &'static str) -> Result<bool, ParseDe
     }
 }
 
-/// Tells whether a build argument may have this name.
+/// Tells whether a build argument may have this name: one that Docker takes, but for odd
+/// characters.
 ///
 /// A name that the engine or the loader reads itself could change the build behind the record's
 /// back.
@@ -570,13 +610,15 @@ fn is_argument_name(name: &str) -> bool {
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     first
         && name.len() <= MAX_ARGUMENT_NAME_BYTES
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         && !["BUILDKIT_", "BUILDAH_", "LD_", "SOURCE_DATE_EPOCH"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
 }
 
 const MAX_ARGUMENT_NAME_BYTES: usize = 255;
+/// Linux takes words of a command line below 128 KiB.
+const MAX_ARGUMENT_VALUE_BYTES: usize = 100 * 1024;
 const MAX_VARIABLE_NAME_BYTES: usize = 255;
 
 #[cfg(test)]
@@ -636,6 +678,29 @@ mod tests {
             members.remove(key);
             let expected = format!("{key} is missing");
             assert_eq!(Definition::parse(&members).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn clients_of_before_1_3_0_9_name_no_runtime() {
+        for (repo_id, expected) in [
+            (None, RuntimeType::Vpc),
+            (Some(""), RuntimeType::Vpc),
+            (Some("app"), RuntimeType::Classic),
+        ] {
+            let mut members = body();
+            members.remove(key::RUNTIME_TYPE);
+            if let Some(repo_id) = repo_id {
+                members.insert(key::REPO_ID, repo_id);
+            }
+            let parsed = Definition::parse(&members).unwrap();
+            assert_eq!(parsed.runtime_type, expected, "{repo_id:?}");
+            members.insert(key::RUNTIME_TYPE, "on-prem");
+            let parsed = Definition::parse(&members).unwrap();
+            assert_eq!(parsed.runtime_type, RuntimeType::OnPrem, "{repo_id:?}");
+        }
+        for bad in [Value::from("moon"), "Classic".into(), 1.into()] {
+            assert_eq!(with(key::RUNTIME_TYPE, bad).unwrap_err().key(), key::RUNTIME_TYPE);
         }
     }
 
@@ -722,6 +787,9 @@ mod tests {
             "BUILDKIT_SYNTAX",
             "BUILDAH_ISOLATION",
             "SOURCE_DATE_EPOCH",
+            "-a",
+            ".a",
+            "A/B",
             "é",
             &"A".repeat(256),
         ] {
@@ -732,9 +800,26 @@ mod tests {
                 "{name:?}"
             );
         }
-        for value in [serde_json::json!({"A": "a\nb"}), serde_json::json!({"A": []}), 1.into()] {
+        let long = "x".repeat(100 * 1024 + 1);
+        for value in [
+            serde_json::json!({"A": "a\0b"}),
+            serde_json::json!({"A": "a\u{1b}[2J"}),
+            serde_json::json!({"A": long}),
+            serde_json::json!({"A": []}),
+            1.into(),
+        ] {
             assert!(with(key::ARG, value.clone()).is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn a_build_argument_may_have_many_lines_and_a_name_of_docker() {
+        let pem = "-----BEGIN CERTIFICATE-----\nMIIB\r\n-----END CERTIFICATE-----\n";
+        let longest = "x".repeat(100 * 1024);
+        let given = serde_json::json!({"npm.rc": "a\tb", "ca-cert": pem, "_": longest});
+        let arguments = with(key::ARG, given).unwrap().recipe.arguments;
+        assert_eq!(arguments["ca-cert"], pem);
+        assert_eq!((arguments["npm.rc"].as_str(), arguments["_"].len()), ("a\tb", longest.len()));
     }
 
     #[test]

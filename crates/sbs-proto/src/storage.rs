@@ -52,9 +52,9 @@ pub enum StorageCredentials {
         api_key: SecretText,
         /// Where tokens are had, such as `https://iam.cloud.ibm.com/oidc/token`.
         auth_endpoint: StorageEndpoint,
-        /// The name (CRN) of the storage's service instance. It is no key, but the original masks
-        /// it in its logs.
-        instance: SecretText,
+        /// The name (CRN) of the storage's service instance, for storages that ask for it. It is
+        /// no key, but the original masks it in its logs.
+        instance: Option<SecretText>,
     },
 }
 
@@ -195,8 +195,8 @@ fn parse_bucket(members: &Members, keys: &Keys) -> Result<Option<BucketName>, St
     name.map(BucketName::parse).transpose().map_err(at(keys.bucket))
 }
 
-/// Reads how to get in. It is either there as a whole or not at all: half of it is a mistake that is
-/// better told at once than when the first manifest is to be kept.
+/// Reads how to get in. It is either there or not at all: half of it is a mistake that is better told
+/// at once than when the first manifest is to be kept.
 fn parse_access(members: &Members, keys: &Keys) -> Result<Option<StorageAccess>, StorageKeyError> {
     let all = [
         keys.endpoint,
@@ -236,15 +236,14 @@ fn parse_credentials(
     if !any_of_ibm {
         return Err(at(keys.access_key_id)(ParseStorageError::NoAccess));
     }
-    let auth_endpoint = required(members, keys, keys.auth_endpoint)?;
+    let api_key = secret(keys.api_key)?;
+    let auth_endpoint = plain(members, keys.auth_endpoint)?.unwrap_or(DEFAULT_AUTH_ENDPOINT);
     let auth_endpoint = StorageEndpoint::parse(auth_endpoint, EndpointPath::Any)
         .ok_or(ParseStorageError::AuthEndpoint)
         .map_err(at(keys.auth_endpoint))?;
-    Ok(StorageCredentials::IbmApiKey {
-        api_key: secret(keys.api_key)?,
-        auth_endpoint,
-        instance: secret(keys.resource_crn)?,
-    })
+    let instance = plain(members, keys.resource_crn)?;
+    let instance = instance.map(|text| SecretText::new(text.to_owned()));
+    Ok(StorageCredentials::IbmApiKey { api_key, auth_endpoint, instance })
 }
 
 /// The keys of one purpose.
@@ -375,10 +374,7 @@ pub enum ParseStorageError {
     },
 
     /// Nothing says who we are.
-    #[error(
-        "is missing; set it with its SECRET_ACCESS_KEY, or set API_KEY_ID, RESOURCE_CRN and \
-         AUTH_ENDPOINT"
-    )]
+    #[error("is missing; set it with its SECRET_ACCESS_KEY, or set API_KEY_ID in its place")]
     NoAccess,
 
     /// The exchange would not be encrypted.
@@ -396,6 +392,9 @@ pub enum ParseStorageError {
     #[error("must be a string of at most 2048 printable ASCII characters without spaces")]
     Value,
 }
+
+/// The token service of IBM Cloud, as the original's guides name it.
+const DEFAULT_AUTH_ENDPOINT: &str = "https://iam.cloud.ibm.com/oidc/token";
 
 /// Signing needs a region; storages that have none take this one.
 const DEFAULT_REGION: &str = "us-east-1";

@@ -19,7 +19,8 @@ fn read(purpose: StoragePurpose, rows: &[(&str, &str)]) -> Result<String, Storag
     let who = match &access.credentials {
         StorageCredentials::AccessKey { id, secret } => format!("{id}:{}", secret.expose()),
         StorageCredentials::IbmApiKey { api_key, auth_endpoint, instance } => {
-            format!("{}@{}@{}", api_key.expose(), instance.expose(), auth_endpoint.as_str())
+            let instance = instance.as_ref().map_or("-", SecretText::expose);
+            format!("{}@{instance}@{}", api_key.expose(), auth_endpoint.as_str())
         }
     };
     let bucket = bucket.as_ref().map_or("-", BucketName::as_str);
@@ -41,9 +42,9 @@ const STATE_BUCKET: (&str, &str) = ("STATE_BUCKET_NAME", "states");
 
 #[test]
 fn manifest_keys_row_by_row() {
-    use ParseStorageError::{Missing, NoAccess, TwoAccesses, Value};
+    use ParseStorageError::{AuthEndpoint, Missing, NoAccess, TwoAccesses, Value};
     let missing = Missing { bucket: "MANIFEST_BUCKET_NAME" };
-    let rows: [(&[(&str, &str)], _); 17] = [
+    let rows: [(&[(&str, &str)], _); 19] = [
         (&[], Ok("none".to_owned())),
         // Without a bucket nothing is uploaded, whatever else is set.
         (&[ENDPOINT, ID, SECRET], Ok("none".to_owned())),
@@ -71,8 +72,17 @@ fn manifest_keys_row_by_row() {
         (&[BUCKET, ENDPOINT], error("MANIFEST_COS_ACCESS_KEY_ID", NoAccess)),
         (&[BUCKET, ENDPOINT, ID], error("MANIFEST_COS_SECRET_ACCESS_KEY", missing)),
         (&[BUCKET, ENDPOINT, SECRET], error("MANIFEST_COS_ACCESS_KEY_ID", missing)),
-        (&[BUCKET, ENDPOINT, API_KEY, AUTH], error("MANIFEST_COS_RESOURCE_CRN", missing)),
-        (&[BUCKET, ENDPOINT, API_KEY, CRN], error("MANIFEST_COS_AUTH_ENDPOINT", missing)),
+        // Of IBM's own way only the key cannot be done without.
+        (
+            &[BUCKET, ENDPOINT, API_KEY, AUTH],
+            Ok("manifests https://s3.example us-east-1 key@-@https://iam.example/oidc/token".to_owned()),
+        ),
+        (
+            &[BUCKET, ENDPOINT, API_KEY, ("COS_RESOURCE_CRN", "")],
+            Ok("manifests https://s3.example us-east-1 key@-@https://iam.cloud.ibm.com/oidc/token".to_owned()),
+        ),
+        (&[BUCKET, API_KEY], error("MANIFEST_COS_ENDPOINT", missing)),
+        (&[BUCKET, ENDPOINT, API_KEY, ("COS_AUTH_ENDPOINT", "iam")], error("MANIFEST_COS_AUTH_ENDPOINT", AuthEndpoint)),
         (&[BUCKET, ENDPOINT, AUTH, CRN], error("MANIFEST_COS_API_KEY_ID", missing)),
         (&[BUCKET, ENDPOINT, API_KEY, AUTH, CRN, ID, SECRET], error("MANIFEST_COS_ACCESS_KEY_ID", TwoAccesses)),
     ];

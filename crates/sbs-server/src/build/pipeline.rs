@@ -110,7 +110,9 @@ fn masks(definition: &Definition) -> Masks {
         StorageCredentials::AccessKey { secret, .. } => masks.add(secret.expose(), "<SECRET_KEY>"),
         StorageCredentials::IbmApiKey { api_key, instance, .. } => {
             masks.add(api_key.expose(), "<API_KEY_ID>");
-            masks.add(instance.expose(), "<RESOURCE_CRN>");
+            if let Some(instance) = instance {
+                masks.add(instance.expose(), "<RESOURCE_CRN>");
+            }
         }
     };
     if let Some(manifest) = &definition.manifest_storage {

@@ -141,7 +141,7 @@ impl Core {
     pub(crate) async fn update(
         &self,
         name: &DefinitionName,
-        members: Members,
+        mut members: Members,
     ) -> Result<(), SetDefinitionError> {
         let slot = self.slot(name).ok_or(SetDefinitionError::NotInitialised)?;
         let share = self.check(&members)?;
@@ -156,6 +156,12 @@ impl Core {
                 return Err(SetDefinitionError::WrongSecret);
             }
             self.0.attempts.right();
+            // A client that does not know of runtime types changes none.
+            if members.value(key::RUNTIME_TYPE).is_none()
+                && let Some(runtime_type) = known.runtime_type
+            {
+                members.insert(key::RUNTIME_TYPE, runtime_type.as_str());
+            }
             known.epoch
         };
         let kept = match new {

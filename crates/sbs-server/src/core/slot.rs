@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sbs_proto::{Definition, DefinitionName, RESTARTED_CICD, StatusText};
+use sbs_proto::{Definition, DefinitionName, RESTARTED_CICD, RuntimeType, StatusText};
 use sbs_registry::notary::NotaryKeys;
 use sbs_state::{ClientShare, DefinitionKeys};
 use time::OffsetDateTime;
@@ -50,6 +50,7 @@ pub(super) struct Known {
     pub(super) build_image_tag: String,
     pub(super) client_share: ClientShare,
     pub(super) epoch: u64,
+    pub(super) runtime_type: Option<RuntimeType>,
 }
 
 /// A build that runs.
@@ -64,10 +65,12 @@ impl Known {
     fn of(kept: Kept) -> Self {
         // A definition that this version does not take is told of when it is to be built.
         let definition = kept.definition().ok();
+        let runtime_type = definition.as_ref().map(|definition| definition.runtime_type);
         let build_image_tag = definition.map(|definition| definition.build_image_tag);
         Self {
             build_image_tag: build_image_tag.unwrap_or_default(),
             epoch: kept.epoch(),
+            runtime_type,
             client_share: kept.into_client_share(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sbs_proto::{Digest, ImageTag, ParseDefinitionError, Progress};
+use sbs_proto::{Digest, ImageTag, ParseDefinitionError, Progress, RuntimeType};
 use sbs_state::{CaBinding, KeyRing, RootSecret};
 
 use super::*;
@@ -170,6 +170,24 @@ async fn a_fresh_server_has_an_empty_status_and_nothing_to_build() {
     assert!(matches!(updated, Err(SetDefinitionError::NotInitialised)));
     assert!(matches!(core.image_digest(&name()), Err(ReadError::NothingBuilt)));
     assert!(core.log(&name()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_update_that_names_no_runtime_type_keeps_it() {
+    let (_directory, core) = initialised(Act::Succeed).await;
+    let update = async |runtime_type: &str, repo_id: &str| {
+        let mut members = body(1);
+        members.insert(key::RUNTIME_TYPE, runtime_type);
+        members.insert(key::REPO_ID, repo_id);
+        core.update(&name(), members).await.unwrap();
+        let kept = core.slot(&name()).unwrap().keep.load_definition().unwrap().unwrap();
+        kept.definition().unwrap().runtime_type
+    };
+    assert_eq!(update("", "").await, RuntimeType::Vpc);
+    assert_eq!(update("on-prem", "").await, RuntimeType::OnPrem);
+    for repo_id in ["", "app"] {
+        assert_eq!(update("", repo_id).await, RuntimeType::OnPrem, "{repo_id}");
+    }
 }
 
 #[tokio::test]

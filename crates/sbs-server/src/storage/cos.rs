@@ -27,7 +27,7 @@ use sbs_registry::Remark;
 /// Requests with a token.
 #[derive(Debug)]
 pub(super) struct CosService {
-    instance: HeaderValue,
+    instance: Option<HeaderValue>,
     tokens: Arc<TokenSource>,
     transport: Transport,
 }
@@ -36,18 +36,25 @@ impl CosService {
     pub(super) fn new(
         transport: Transport,
         tokens: Arc<TokenSource>,
-        instance: &SecretText,
+        instance: Option<&SecretText>,
     ) -> Result<Self, StorageError> {
-        let mut instance = HeaderValue::from_str(instance.expose())
-            .map_err(|_| StorageError::Internal("a service instance that is no header value"))?;
-        instance.set_sensitive(true);
+        let header = |instance: &SecretText| {
+            let mut value = HeaderValue::from_str(instance.expose()).map_err(|_| {
+                StorageError::Internal("a service instance that is no header value")
+            })?;
+            value.set_sensitive(true);
+            Ok::<_, StorageError>(value)
+        };
+        let instance = instance.map(header).transpose()?;
         Ok(Self { instance, tokens, transport })
     }
 
     async fn send(&self, request: &HttpRequest, token: &Token) -> Result<HttpResponse, HttpError> {
         let mut request = request.clone();
         request.headers_mut().insert(AUTHORIZATION, token.header.clone());
-        request.headers_mut().insert(SERVICE_INSTANCE, self.instance.clone());
+        if let Some(instance) = &self.instance {
+            request.headers_mut().insert(SERVICE_INSTANCE, instance.clone());
+        }
         self.transport.exchange(request).await
     }
 }

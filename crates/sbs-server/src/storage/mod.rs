@@ -230,7 +230,7 @@ impl OpenStorage for StorageClient {
             }
             StorageCredentials::IbmApiKey { api_key, auth_endpoint, instance } => {
                 let tokens = TokenSource::new(transport.clone(), auth_endpoint, api_key);
-                let service = CosService::new(transport, Arc::new(tokens), instance)?;
+                let service = CosService::new(transport, Arc::new(tokens), instance.as_ref())?;
                 S3Storage::with_service(service, access, bucket, self.limits)?
             }
         };

@@ -358,13 +358,16 @@ mod ibm {
     }
 
     #[tokio::test]
-    async fn another_service_instance_is_refused() {
+    async fn a_service_instance_is_sent_where_one_is_named() {
         let server = TestStorage::start_ibm(Arc::default(), well()).await;
         let mut keys = server.ibm_keys();
         keys[3].1 = "crn:v1:other".to_owned();
         let storage = open(&client(quick(), Plaintext::Refused), &keys).unwrap();
         let error = put(&*storage, b"x").await.unwrap_err();
-        assert!(error.to_string().contains("MissingServiceInstance"), "{error}");
+        assert!(error.to_string().contains("WrongServiceInstance"), "{error}");
+        keys[3].1.clear();
+        let storage = open(&client(quick(), Plaintext::Refused), &keys).unwrap();
+        put(&*storage, b"x").await.unwrap();
     }
 
     #[tokio::test]

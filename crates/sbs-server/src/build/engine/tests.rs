@@ -218,6 +218,23 @@ RUN --mount=type=bind,from=first,target=/first --mount=type=bind,target=/context
 ";
 
 #[tokio::test]
+async fn a_build_argument_of_many_lines_reaches_the_step_as_it_is() {
+    let fixture = Fixture::new().await;
+    let pem = "-----BEGIN X-----\nfake=no\r\n--label=a=b\n-----END X-----\n";
+    let recipe = recipe(&[("CERT", pem), ("ca-cert", pem), ("npm.rc", "a b")]);
+    // Shells drop variables of such names, and Docker passes them on all the same.
+    let text = "FROM busybox\nARG CERT\nARG ca-cert\nARG npm.rc\nRUN [\"env\"]\n\
+                RUN echo \"lines=$(printf %s \"$CERT\" | wc -l)\"\n";
+    let cancel = CancellationToken::new();
+    let outcome = fixture.build(&fixture.make("tree"), text, &recipe, &cancel).await;
+    assert_eq!(outcome.told("npm.rc="), "a b");
+    assert_eq!(outcome.told("ca-cert="), "-----BEGIN X-----");
+    assert_eq!(outcome.told("--label="), "a=b");
+    assert_eq!(outcome.told("lines="), "4");
+    assert_eq!(outcome.built().record.arguments["ca-cert"], pem);
+}
+
+#[tokio::test]
 async fn the_same_source_gives_the_same_digest_in_every_isolation_and_storage() {
     let fixture = Fixture::new().await;
     assert!(matches!(fixture.engine.isolation(), Isolation::Oci(_)), "runc or crun works here");
