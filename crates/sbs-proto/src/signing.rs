@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use url::Url;
 
@@ -82,6 +83,18 @@ impl NotaryServer {
     /// Returns what users of this server have to be told about its end.
     pub fn warning(&self) -> Option<&'static str> {
         self.is_docker_hub().then_some(END_OF_SERVICE)
+    }
+}
+
+impl Serialize for NotaryServer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NotaryServer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 

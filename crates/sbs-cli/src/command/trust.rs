@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sbs_client::Shown;
 use sbs_proto::{KeyRole, RuntimeType, TRUST_FILE, TrustBundle};
+use sbs_registry::image_trust::ImageTrust;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::command::Context;
 use crate::error::{CommandError, Kind};
@@ -18,6 +21,7 @@ pub(crate) async fn save(
     existing: Existing,
 ) -> Result<(), CommandError> {
     let bundle = context.client()?.trust().await?;
+    check(&bundle)?;
     let directory = output.map_or_else(|| directory_of(&bundle), Path::to_owned);
     let text = serde_json::to_string_pretty(&bundle)
         .map_err(|error| CommandError::new(Kind::Internal, error))?;
@@ -30,8 +34,9 @@ pub(crate) async fn save(
     let names: Vec<_> = files.iter().map(|file| file.path).collect();
     context.ui.note(format_args!("saved in {shown}: {TRUST_FILE}, {}", names.join(", ")));
     let commands = bundle.commands();
-    let lines = commands.iter().map(|(_, command)| format!("{command}\n"));
-    let text: String = [format!("cd {shown}\n")].into_iter().chain(lines).collect();
+    // Users run these.
+    let lines = commands.iter().map(|(_, command)| format!("{}\n", Shown::line(command)));
+    let text: String = [format!("cd {}\n", quoted(&directory))].into_iter().chain(lines).collect();
     let commands: serde_json::Map<_, _> =
         commands.into_iter().map(|(tool, command)| (tool.to_owned(), command.into())).collect();
     let json = json!({ "commands": commands, "directory": shown.to_string(), "files": names });
@@ -51,6 +56,7 @@ pub(crate) async fn rotate(
     } else {
         client.rotate_key(role, &secret).await?
     };
+    check(&bundle)?;
     if retire {
         context.ui.note("relying parties that know only the key of before refuse new images now");
     } else {
@@ -105,6 +111,20 @@ pub(crate) async fn save_image_key(
         error => error.into(),
     })?;
     context.ui.result(&path, json!({ "file": path, "key_id": registration.public_key_id }))
+}
+
+/// Makes sure that what a server sent is a bundle that can be saved, printed and relied on: keys are
+/// those that their names say, and addresses are addresses.
+fn check(bundle: &TrustBundle) -> Result<(), CommandError> {
+    let checked = ImageTrust::read(bundle, OffsetDateTime::now_utc());
+    checked.map(drop).map_err(|error| CommandError::new(Kind::Refused, error))
+}
+
+/// Quotes a path for a POSIX shell, if it needs that.
+fn quoted(path: &Path) -> String {
+    let text = Shown::line(&path.display().to_string()).to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 fn keys_of(bundle: &TrustBundle, role: KeyRole) -> Vec<(&str, bool)> {

@@ -36,3 +36,5 @@ mod rotation;
 mod server;
 #[cfg(test)]
 mod state;
+#[cfg(test)]
+mod trust;

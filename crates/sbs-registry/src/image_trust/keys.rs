@@ -1,10 +1,9 @@
 //! The keys of a trust bundle, parsed and held against what the bundle says of them.
 
 use sbs_crypto::openpgp::{Fingerprint, OpenPgpVerifier, ParseCertificateError};
-use sbs_crypto::{ImageVerifyingKey, ParseKeyError};
+use sbs_crypto::{ImageVerifyingKey, ManifestVerifyingKey, ParseKeyError, digest};
 use sbs_proto::{
-    Digest, ImageReference, NotaryRoot, NotaryServer, ParseNotaryServerError, PublicKey,
-    TRUST_SCHEMA, TrustBundle,
+    Digest, ImageReference, NotaryRoot, NotaryServer, PublicKey, TRUST_SCHEMA, TrustBundle,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -75,7 +74,8 @@ impl Standing {
 impl ImageTrust {
     /// Takes the keys of a bundle. OpenPGP certificates are those that can be used at `now`.
     ///
-    /// Keys for attestations are held against those for images, and are otherwise left aside.
+    /// Keys for attestations are held against those for images. They and those of manifests must be
+    /// what the bundle says of them, and are otherwise left aside.
     pub fn read(bundle: &TrustBundle, now: OffsetDateTime) -> Result<Self, ReadTrustError> {
         if bundle.schema != TRUST_SCHEMA {
             return Err(ReadTrustError::Schema { found: Remark::new(&bundle.schema) });
@@ -93,6 +93,7 @@ impl ImageTrust {
         if let Some((id, _)) = image_keys.iter().find(|key| same(key)) {
             return Err(ReadTrustError::TwoRoles { id: id.to_hex() });
         }
+        check_manifest_keys(&bundle.manifest_keys)?;
         let notary = bundle.notary.as_ref().map(|root| NotaryPin::read(root, &repository));
         Ok(Self {
             image_keys: image_keys.into_iter().map(|(_, key)| key).collect(),
@@ -158,7 +159,7 @@ impl NotaryPin {
             return Err(ReadTrustError::OtherId { role: "notary root", id });
         }
         let pin = RootPin::parse(&root.root_certificate)?;
-        Ok(Self { gun, key, pin, server: NotaryServer::parse(&root.server)? })
+        Ok(Self { gun, key, pin, server: root.server.clone() })
     }
 }
 
@@ -178,6 +179,19 @@ fn parse_keys(
         Ok((id, ReleaseKey { key: parsed, standing }))
     };
     keys.iter().zip(1..).map(parse).collect()
+}
+
+fn check_manifest_keys(keys: &[PublicKey]) -> Result<(), ReadTrustError> {
+    let role = "manifest";
+    check_count(keys.len(), role)?;
+    for (key, number) in keys.iter().zip(1..) {
+        let parsed = ManifestVerifyingKey::from_pem(&key.pem)
+            .map_err(|source| ReadTrustError::Key { role, number, source })?;
+        if digest(parsed.spki_der()).to_hex() != key.id {
+            return Err(ReadTrustError::OtherId { role, id: Remark::new(&key.id) });
+        }
+    }
+    Ok(())
 }
 
 fn check_count(count: usize, role: &'static str) -> Result<(), ReadTrustError> {
@@ -210,10 +224,6 @@ pub enum ReadTrustError {
     /// The notary's root certificate cannot be read.
     #[error("the notary's root certificate in the trust bundle cannot be used")]
     NotaryRoot(#[from] ParseRootPinError),
-
-    /// The notary has no address.
-    #[error("the notary's address in the trust bundle cannot be used")]
-    NotaryServer(#[from] ParseNotaryServerError),
 
     /// An OpenPGP certificate cannot be used.
     #[error("the OpenPGP keys of the trust bundle cannot be used")]

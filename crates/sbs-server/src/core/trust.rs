@@ -206,7 +206,7 @@ fn notary_root(
         gun: gun.to_string(),
         root_certificate: keys.certificate_pem().to_owned(),
         root_key_id: keys.root_key_id().to_string(),
-        server: server.to_string(),
+        server: server.clone(),
     }))
 }
 

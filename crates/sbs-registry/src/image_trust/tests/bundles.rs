@@ -1,6 +1,7 @@
 //! Which bundles are believed, and for which images.
 
 use http::Method;
+use sbs_crypto::ManifestSigningKey;
 
 use super::forms::Announcing;
 use super::*;
@@ -48,7 +49,7 @@ async fn an_image_of_another_repository_is_not_even_asked_for() {
 #[test]
 fn r7_a_bundle_that_contradicts_itself_is_refused() {
     type Change = fn(&mut TrustBundle);
-    let changes: [(Change, &str); 18] = [
+    let changes: [(Change, &str); 19] = [
         (|bundle| bundle.schema.push('x'), "has the form `sbs-trust-1x`"),
         (|bundle| bundle.repository = image(), "has a tag or a digest"),
         (|bundle| bundle.image_keys.clear(), "no image key"),
@@ -63,6 +64,18 @@ fn r7_a_bundle_that_contradicts_itself_is_refused() {
             "image key that the trust bundle calls",
         ),
         (|bundle| bundle.attestation_keys[0].id.clear(), "attestation key that the trust bundle"),
+        (
+            |bundle| bundle.manifest_keys.push(bundle.image_keys[0].clone()),
+            "manifest key 1 of the trust bundle",
+        ),
+        (
+            |bundle| {
+                let pem = ManifestSigningKey::generate().unwrap().verifying_key().to_pem();
+                bundle.manifest_keys =
+                    vec![PublicKey { id: "00".repeat(32), pem, retiring: false }];
+            },
+            "manifest key that the trust bundle calls",
+        ),
         // Whoever may attest could release.
         (|bundle| bundle.attestation_keys.push(bundle.image_keys[1].clone()), "must be for one"),
         (|bundle| bundle.image_keys = vec![bundle.image_keys[0].clone(); 9], "more than 8 image"),
@@ -78,7 +91,6 @@ fn r7_a_bundle_that_contradicts_itself_is_refused() {
         (|bundle| bundle.lookaside = Some("http://a.b/".to_owned()), "lookaside of the trust"),
         (|bundle| bundle.notary.as_mut().unwrap().gun.push('x'), "not its own repository"),
         (|bundle| bundle.notary.as_mut().unwrap().root_key_id.clear(), "notary root key that"),
-        (|bundle| bundle.notary.as_mut().unwrap().server.push_str("/x"), "notary's address"),
         (
             |bundle| {
                 let other = Announcing::new(&image()).root("x.example");

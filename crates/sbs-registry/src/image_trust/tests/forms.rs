@@ -378,7 +378,7 @@ impl Announcing {
             gun: self.gun.to_string(),
             root_certificate: self.keys.certificate_pem().to_owned(),
             root_key_id: self.keys.root_key_id().to_string(),
-            server: format!("https://{server}"),
+            server: NotaryServer::parse(server).unwrap(),
         }
     }
 

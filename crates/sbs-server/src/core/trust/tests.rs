@@ -66,7 +66,7 @@ async fn a_notary_has_keys_for_each_repository_which_stay() {
     let first = build_of("ns/app").await;
     let before = epoch(&core);
     assert_eq!(
-        (first.gun.as_str(), first.server.as_str()),
+        (first.gun.as_str(), first.server.to_string().as_str()),
         ("docker.io/ns/app", "https://notary.example")
     );
     let other = build_of("ns/other").await;
