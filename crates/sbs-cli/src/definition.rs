@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sbs_proto::key::{self, REPO_ID};
 use sbs_proto::{
-    Definition, Members, ParseDefinitionError, RuntimeType, key, parse_state_secret,
-    shared_storage_key,
+    Definition, Members, ParseDefinitionError, RuntimeType, parse_state_secret, shared_storage_key,
 };
+use serde_json::Value;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -21,13 +22,7 @@ use crate::limits::PEM_BYTES;
 /// Makes the body of `init` and `update`, and makes sure that the server can understand it.
 pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
     check_repo_id(config)?;
-    let mut members = Members::default();
-    let keys = key::REQUIRED.into_iter().chain(key::OPTIONAL);
-    for key in keys {
-        if let Some(value) = config.value(key).or_else(|| config.value(shared_storage_key(key)?)) {
-            members.insert(key, value);
-        }
-    }
+    let mut members = standing(|key| config.value(key));
     members.insert(key::BUILD_IMAGE_TAG, config.text(IMAGE_TAG)?.unwrap_or_default());
     let git_key = config.path(GITHUB_KEY_FILE)?.map(read_git_key).transpose()?;
     members.insert(key::GITHUB_KEY, git_key.as_deref().map_or("", String::as_str));
@@ -35,11 +30,8 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
         let path = config.path(key)?;
         Ok(path.map(|path| file::read_text(&path, PEM_BYTES)).transpose()?)
     };
-    members.insert(key::BASE_REPO_PUBLIC_KEY, text(ICR_BASE_REPO_PUBLIC_KEY)?.unwrap_or_default());
-    for (file, key) in [
-        (BASE_COSIGN_PUBLIC_KEY_FILE, key::BASE_COSIGN_PUBLIC_KEY),
-        (DOCKER_CONTENT_TRUST_BASE_ROOT_FILE, key::DOCKER_CONTENT_TRUST_BASE_ROOT),
-    ] {
+    members.insert(key::BASE_REPO_PUBLIC_KEY, "");
+    for (file, key) in KEY_FILES {
         if let Some(text) = text(file)? {
             members.insert(key, text);
         }
@@ -48,6 +40,17 @@ pub(crate) fn members(config: &Config) -> Result<Members, MakeMembersError> {
     Definition::parse(&members)?;
     parse_state_secret(&members)?;
     Ok(members)
+}
+
+/// Makes the part of the body that stands in the configuration as it is sent.
+pub(crate) fn standing(value: impl Fn(&str) -> Option<Value>) -> Members {
+    let mut members = Members::default();
+    for key in key::REQUIRED.into_iter().chain(key::OPTIONAL) {
+        if let Some(value) = value(key).or_else(|| value(shared_storage_key(key)?)) {
+            members.insert(key, value);
+        }
+    }
+    members
 }
 
 /// Returns the keys of the configuration that mean nothing, neither here nor to the original's
@@ -144,13 +147,19 @@ impl From<ParseDefinitionError> for MakeMembersError {
     }
 }
 
+/// Keys that name a file, and those under which its content is sent.
+pub(crate) const KEY_FILES: [(&str, &str); 3] = [
+    (BASE_COSIGN_PUBLIC_KEY_FILE, key::BASE_COSIGN_PUBLIC_KEY),
+    (DOCKER_CONTENT_TRUST_BASE_ROOT_FILE, key::DOCKER_CONTENT_TRUST_BASE_ROOT),
+    (ICR_BASE_REPO_PUBLIC_KEY, key::BASE_REPO_PUBLIC_KEY),
+];
+
 /// Keys of this client alone: the original knows neither way of trust.
 const BASE_COSIGN_PUBLIC_KEY_FILE: &str = "BASE_COSIGN_PUBLIC_KEY_FILE";
 const DOCKER_CONTENT_TRUST_BASE_ROOT_FILE: &str = "DOCKER_CONTENT_TRUST_BASE_ROOT_FILE";
 pub(crate) const GITHUB_KEY_FILE: &str = "GITHUB_KEY_FILE";
 const ICR_BASE_REPO_PUBLIC_KEY: &str = "ICR_BASE_REPO_PUBLIC_KEY";
 const IMAGE_TAG: &str = "IMAGE_TAG";
-const REPO_ID: &str = "REPO_ID";
 
 /// Keys that stay on this machine; some are the original's and have no effect here.
 const LOCAL: [&str; 37] = [
@@ -197,7 +206,7 @@ const LOCAL: [&str; 37] = [
 mod tests {
     use std::fs;
 
-    use serde_json::{Map, Value, json};
+    use serde_json::{Map, json};
 
     use super::*;
     use crate::config::tests::config;

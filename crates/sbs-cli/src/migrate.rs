@@ -3,6 +3,7 @@
 //! Nothing is read or written here, and nothing that is said repeats a value.
 
 mod keys;
+mod refusals;
 mod workers;
 
 use sbs_client::Shown;
@@ -53,6 +54,7 @@ pub(crate) fn migrate(old: &str, runtime: Option<RuntimeType>) -> Result<Migrati
         workers::migrate(&parse_yaml(old)?, runtime)?
     };
     keys::migrate(&mut migration, runtime);
+    refusals::leave_to_user(&mut migration);
     Ok(migration)
 }
 

@@ -1,6 +1,7 @@
 //! The keys of `build.py`, from its first version to the last.
 
-use sbs_proto::{RuntimeType, key};
+use sbs_proto::RuntimeType;
+use sbs_proto::key::{self, REPO_ID};
 use serde_json::Value;
 
 use super::Migration;
@@ -30,12 +31,10 @@ pub(super) fn migrate(migration: &mut Migration, runtime: Option<RuntimeType>) {
 }
 
 fn address(migration: &mut Migration) {
-    if migration.has("CICD_PUBLIC_IP") {
-        if !migration.has(HOSTNAME) {
-            let address = migration.text("CICD_PUBLIC_IP").unwrap_or_default();
-            let address = Json::Plain(address.into());
-            migration.set(HOSTNAME, address, "in the place of CICD_PUBLIC_IP, since 1.3.0.4");
-        }
+    if migration.has("CICD_PUBLIC_IP") && !migration.has(HOSTNAME) {
+        let address = migration.text("CICD_PUBLIC_IP").unwrap_or_default();
+        let address = Json::Plain(address.into());
+        migration.set(HOSTNAME, address, "in the place of CICD_PUBLIC_IP, since 1.3.0.4");
         let reason = "certificates of that time bear no host name; with a new UUID new ones are made, \
                       and the old files stay where they are";
         migration.remove(UUID, reason);
@@ -59,12 +58,11 @@ fn runtime_type(migration: &mut Migration, wanted: Option<RuntimeType>) -> Runti
         }
         (None, Some(Ok(present))) => present,
         (None, _) => {
-            // Before 1.3.0.9 there was nothing but classic, and REPO_ID had to be there.
-            let classic = migration.has(REPO_ID);
-            let (runtime, reason) = if classic {
-                (RuntimeType::Classic, "there is a REPO_ID, which classic alone has")
+            let runtime = RuntimeType::implied(migration.has(REPO_ID));
+            let reason = if runtime == RuntimeType::Classic {
+                "there is a REPO_ID, which classic alone has"
             } else {
-                (RuntimeType::Vpc, "what both clients take where none is set")
+                "what both clients take where none is set"
             };
             let value = Json::Plain(runtime.as_str().into());
             migration.set(key::RUNTIME_TYPE, value, reason);
@@ -131,8 +129,6 @@ fn missing(migration: &mut Migration, runtime: RuntimeType) {
         migration.leave_to_user(&key, "nobody knows this key; it stays, and has no effect");
     }
 }
-
-pub(super) const REPO_ID: &str = "REPO_ID";
 
 /// Keys that say nothing any more, and why.
 const WITHOUT_EFFECT: [(&str, &str); 6] = [

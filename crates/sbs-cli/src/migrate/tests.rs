@@ -15,8 +15,8 @@ fn to_do(migration: &Migration) -> Vec<&str> {
     migration.to_do.iter().map(|to_do| to_do.key.as_str()).collect()
 }
 
-const COMPLETE: &str = r#"{"HOSTNAME": "h", "GITHUB_URL": "g", "DOCKER_REPO": "r",
-    "DOCKER_USER": "u", "DOCKER_PASSWORD": "p", "RUNTIME_TYPE": "vpc", "UUID": "x", "SECRET": "s",
+const COMPLETE: &str = r#"{"HOSTNAME": "h", "GITHUB_URL": "https://g/r", "DOCKER_REPO": "r",
+    "DOCKER_USER": "u", "DOCKER_PASSWORD": "p", "RUNTIME_TYPE": "vpc", "UUID": "x", "SECRET": "",
     "IMAGE_TAG": "1.3.0.20", "CICD_PORT": "443", "GITHUB_KEY_FILE": "k"}"#;
 
 #[test]
@@ -32,7 +32,7 @@ fn a_configuration_of_today_stays_as_it_is() {
 fn the_keys_of_1_3_0_become_those_of_today() {
     use Action::{Changed, Removed, Set};
     let old = r#"{"CICD_PUBLIC_IP": "192.0.2.1", "CICD_PORT": 21443, "IMAGE_TAG": "1.3.0",
-        "UUID": "u-1", "SECRET": "s", "REPO_ID": "r", "GITHUB_URL": "g", "SSC_HOST": "x",
+        "UUID": "u-1", "SECRET": "", "REPO_ID": "r", "GITHUB_URL": "https://g/r", "SSC_HOST": "x",
         "GITHUB_KEY": "canary", "DOCKER_REPO": "d", "DOCKER_USER": "u", "DOCKER_PASSWORD": "p",
         "DOCKER_CONTENT_TRUST_PUSH_SERVER": "https://notary.us.icr.io", "ISV_SECRET": {"A": "b"},
         "DOCKER_CONTENT_TRUST_BASE_SERVER": "https://de.icr.io:4443/", "KEY_ID": "k"}"#;
@@ -40,8 +40,8 @@ fn the_keys_of_1_3_0_become_those_of_today() {
     assert_eq!(
         json,
         json!({
-            "CICD_PORT": "21443", "IMAGE_TAG": "1.3.0", "SECRET": "s", "REPO_ID": "r",
-            "GITHUB_URL": "g", "DOCKER_REPO": "d", "DOCKER_USER": "u", "DOCKER_PASSWORD": "p",
+            "CICD_PORT": "21443", "IMAGE_TAG": "1.3.0", "SECRET": "", "REPO_ID": "r",
+            "GITHUB_URL": "https://g/r", "DOCKER_REPO": "d", "DOCKER_USER": "u", "DOCKER_PASSWORD": "p",
             "DOCKER_CONTENT_TRUST_PUSH_SERVER": "https://us.icr.io", "ISV_SECRET": {"A": "b"},
             "DOCKER_CONTENT_TRUST_BASE_SERVER": "https://de.icr.io", "HOSTNAME": "192.0.2.1",
             "RUNTIME_TYPE": "classic", "KEY_ID": "k",
@@ -62,6 +62,57 @@ fn the_keys_of_1_3_0_become_those_of_today() {
         ]
     );
     assert_eq!(to_do(&migration), ["GITHUB_KEY_FILE", "RUNTIME_TYPE"]);
+}
+
+#[test]
+fn certificates_that_name_the_host_keep_their_uuid() {
+    let old = r#"{"HOSTNAME": "h", "CICD_PUBLIC_IP": "192.0.2.1", "UUID": "u-1"}"#;
+    let (json, migration) = migrated(old, None);
+    assert_eq!((&json["HOSTNAME"], &json["UUID"]), (&json!("h"), &json!("u-1")));
+    assert_eq!(actions(&migration)[0], (Action::Removed, "CICD_PUBLIC_IP"));
+}
+
+#[test]
+fn what_init_would_refuse_is_left_to_the_user() {
+    for (changes, expected) in [
+        (json!({}), &[][..]),
+        (json!({"COS_ENDPOINT": "https://s3.example", "COS_API_KEY_ID": "k"}), &[]),
+        (json!({"GITHUB_URL": "http://git.example/r"}), &["GITHUB_URL"]),
+        (json!({"DOCKER_RO_USER": "u"}), &["DOCKER_RO_PASSWORD"]),
+        (
+            json!({"MANIFEST_BUCKET_NAME": "B", "COS_ENDPOINT": "http://s3.example",
+                "COS_ACCESS_KEY_ID": "i", "COS_SECRET_ACCESS_KEY": "k"}),
+            &["MANIFEST_BUCKET_NAME", "STATE_COS_ENDPOINT"],
+        ),
+        (json!({"MANIFEST_BUCKET_NAME": "manifests"}), &["MANIFEST_COS_ENDPOINT"]),
+        (
+            json!({"DOCKER_CONTENT_TRUST_BASE": "True",
+                "DOCKER_CONTENT_TRUST_BASE_SERVER": "us.icr.io"}),
+            &["ICR_BASE_REPO_PUBLIC_KEY"],
+        ),
+        (
+            json!({"DOCKER_CONTENT_TRUST_BASE": "yes", "DOCKER_REPO": "A:1", "ARG": ["canary"],
+                "ENV_WHITELIST": "A", "IMAGE_TAG_PREFIX": "-canary", "SECRET": "canary",
+                "DOCKERFILE_PATH": "../canary", "GITHUB_BRANCH": "-canary"}),
+            &[
+                "SECRET",
+                "DOCKER_CONTENT_TRUST_BASE",
+                "DOCKER_REPO",
+                "ENV_WHITELIST",
+                "DOCKERFILE_PATH",
+                "ARG",
+                "GITHUB_BRANCH",
+                "IMAGE_TAG_PREFIX",
+            ],
+        ),
+    ] {
+        let mut old: Value = serde_json::from_str(COMPLETE).unwrap();
+        old.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let (_, migration) = migrated(&old.to_string(), None);
+        assert_eq!(to_do(&migration), expected, "{changes}");
+        let told = format!("{:?}", migration.to_do);
+        assert!(!told.contains("canary"), "{told}");
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The YAML of `hpvs sb`, 1.2.x: one server and one image under `secure_build_workers`.
 
-use sbs_proto::{RuntimeType, key};
+use sbs_proto::RuntimeType;
+use sbs_proto::key::{self, REPO_ID};
 use serde_json::json;
 
-use super::keys::REPO_ID;
 use super::{Action, MigrateError, Migration};
 use crate::config::{CICD_PORT, HOSTNAME};
 use crate::json::{Json, Object};

@@ -21,6 +21,7 @@ fn the_new_configuration_stands_beside_the_old_one() {
          to do: GITHUB_URL: what to build\n\
          to do: DOCKER_REPO: where the image goes\n\
          to do: DOCKER_USER: who pushes the image\n\
+         to do: SECRET: is not the standard base64 text of exactly 128 bytes (172 characters)\n\
          written to old.migrated.json\n"
     );
     assert_eq!(place.read("old.json"), OLD);
