@@ -21,6 +21,7 @@ mod signatures;
 mod state;
 mod state_cli;
 mod swaps;
+mod threats;
 mod trust;
 mod uploads;
 mod whole_path;

@@ -10,6 +10,7 @@ import io
 import re
 import tarfile
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
@@ -229,6 +230,21 @@ def state_image(reply, notes):
     expect(len(state) > 512, f"the state has {len(state)} bytes")
     expect(notes["config"]["DOCKER_PASSWORD"].encode() not in state, "the state is not sealed")
     notes["state"] = value["state"]
+
+
+def csr(reply, notes):
+    """A request for a certificate of the host that was asked for, by whoever has the key."""
+    value = members(reply, "csr")
+    pem = text_member(value, "csr", "(?s)-----BEGIN CERTIFICATE REQUEST-----\n.*")
+    try:
+        request = x509.load_pem_x509_csr(pem.encode())
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise Wrong(f"it is no request for a host: {error}") from None
+    expect(request.is_signature_valid, "the request is not signed by its key")
+    expect(request.public_key().key_size >= 2048, "the key is small")
+    expect([name.value for name in names] == ["localhost"], f"it is for {names}")
+    notes["csr"] = pem
 
 
 def rotated(reply, notes):

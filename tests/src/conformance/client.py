@@ -14,6 +14,7 @@ import os
 import random
 import sys
 
+import certificates
 import requests
 from checks import (
     FAILURE,
@@ -23,6 +24,7 @@ from checks import (
     Wrong,
     config_json,
     config_python,
+    csr,
     exactly,
     expect,
     image_digest,
@@ -69,6 +71,13 @@ def with_changes(**changes):
     return changed
 
 
+def before_1_3_0_9(notes):
+    """What clients sent that knew of no runtime types."""
+    body = definition(notes)
+    del body["RUNTIME_TYPE"]
+    return body
+
+
 def with_old_secret(notes):
     return definition(notes) | {"SECRET": notes["old_secret"]}
 
@@ -92,6 +101,16 @@ def saved_state(notes):
 
 def state_with_other_secret(notes):
     return saved_state(notes) | {"secret": OTHER_SECRET}
+
+
+def signed(make):
+    """Makes the body of the old client's post-server-cert, of the request that came before."""
+
+    def certificate(notes):
+        return {"certificate": make(notes["csr"])}
+
+    certificate.__name__ = make.__name__
+    return certificate
 
 
 # The tables: method, route, body, code, check. A check is one of the functions, or the exact JSON.
@@ -167,6 +186,8 @@ PHASES = {
         *WITHOUT_KEYS,
         *ANY_TIME,
         ("POST", "/image", definition, 200, OK),
+        ("POST", "/image", before_1_3_0_9, 200, OK),
+        ("PATCH", "/image", before_1_3_0_9, 200, OK),
         ("PATCH", "/image", definition, 200, OK),
         ("GET", "/image", NOTHING, 200, status("")),
         *CLEAN,
@@ -233,7 +254,39 @@ PHASES = {
         ("PATCH", "/image", definition, 200, OK),
         ("PUT", "/image", NOTHING, 200, STARTED),
     ],
+    # A server without a certificate, as they were before 1.3.0.4. Nobody can verify it yet.
+    "uncertified": [
+        ("GET", "/image", NOTHING, 200, {"status": ""}),
+        ("POST", "/certificate", {"certificate": ""}, 400, refused),
+        ("POST", "/certificate", {"certificate": "no PEM"}, 400, refused),
+        ("POST", "/certificate", {}, 400, refused),
+        ("POST", "/certificate", NOTHING, 400, refused),
+        ("GET", "/csr/a..b", NOTHING, 400, refused),
+        ("GET", "/csr/-x", NOTHING, 400, refused),
+        ("GET", "/csr/a:443", NOTHING, 400, refused),
+        ("POST", "/csr/localhost", NOTHING, 405, refused),
+        ("GET", "/certificate", NOTHING, 405, refused),
+        ("GET", "/csr/localhost", NOTHING, 200, csr),
+        ("GET", "/csr/localhost", NOTHING, 200, csr),
+        # No client of today would verify a server without a name.
+        ("POST", "/certificate", signed(certificates.without_a_name), 422, refused),
+        ("POST", "/certificate", signed(certificates.for_another_host), 422, refused),
+        ("POST", "/certificate", signed(certificates.of_another_key), 422, refused),
+        ("POST", "/certificate", signed(certificates.of_another_authority), 422, refused),
+        ("GET", "/image", NOTHING, 200, {"status": ""}),
+        ("POST", "/certificate", signed(certificates.good), 200, OK),
+    ],
+    # The same server afterwards.
+    "certified": [
+        ("GET", "/image", NOTHING, 200, {"status": "restarted nginx"}),
+        ("POST", "/certificate", signed(certificates.good), 409, refused),
+        ("GET", "/csr/localhost", NOTHING, 200, csr),
+        ("GET", "/image", NOTHING, 200, {"status": "restarted nginx"}),
+    ],
 }
+
+# The phases in which the original's client is called with --noverify.
+UNVERIFIED = ("uncertified",)
 
 
 def run(phase, url, authority, identity, notes):
@@ -245,7 +298,12 @@ def run(phase, url, authority, identity, notes):
             what = body(notes) if callable(body) else body
             # As the original calls it: a connection for each request, the body by `json`.
             reply = requests.request(
-                method, url + route, json=what, cert=identity, verify=authority, timeout=60
+                method,
+                url + route,
+                json=what,
+                cert=identity,
+                verify=authority if phase not in UNVERIFIED else False,
+                timeout=60,
             )
             expect(reply.status_code == code, f"the code is {reply.status_code}, not {code}")
             if callable(check):

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import threading
 
+import certificates
 import client
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -167,6 +168,7 @@ DIGEST = "GET /imagedigest"
 JSON = "GET /config-json"
 PYTHON = "GET /config-python"
 STATE = "GET /state-image {}"
+CSR = "GET /csr/localhost"
 
 LIES = [
     # Codes.
@@ -268,6 +270,13 @@ LIES = [
     ("done", STATE, member(state="")),
     ("done", STATE, member(state=7)),
     ("done", STATE, secret_beside_the_seal),
+    # The request for a certificate.
+    ("uncertified", CSR, without("csr")),
+    ("uncertified", CSR, member(csr=PEM.decode())),
+    ("uncertified", CSR, member(csr=certificates.request("elsewhere.example"))),
+    ("uncertified", CSR, member(csr=certificates.request(None))),
+    ("uncertified", CSR, code(201)),
+    ("certified", STATUS, text('{"status":""}')),
     # The manifest.
     ("done", MANIFEST, member(manifest_name="manifest")),
     ("done", MANIFEST, member(encoded_manifest="*")),
