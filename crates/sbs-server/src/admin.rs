@@ -163,7 +163,9 @@ pub(crate) fn ask(data_directory: &Path, request: &Request) -> Result<String, As
 pub(crate) fn told(data_directory: &Path) -> Result<Told, AskError> {
     match exchange(data_directory, &Request::Show)? {
         Answer::Told(told) => Ok(told),
-        Answer::Refused(reason) | Answer::Csr(reason) | Answer::Done(reason) => Err(AskError::Refused { reason }),
+        Answer::Refused(reason) | Answer::Csr(reason) | Answer::Done(reason) => {
+            Err(AskError::Refused { reason })
+        }
     }
 }
 
