@@ -15,6 +15,10 @@ use sbs_tests::{
 };
 
 fn main() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    if !mounts.lines().any(|mount| mount.contains(" /etc ") && mount.contains(" - overlay ")) {
+        bail!("this changes /etc; start it by the test `first_run`, which gives it another");
+    }
     let directory = std::env::args_os().nth(1).map(PathBuf::from).context("name a directory")?;
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
     let commands = commands(&readme)?;
@@ -120,12 +124,6 @@ impl Servers {
             CuttingProxy::forward(([127, 0, 0, 3], 5000).into(), port)?,
         ];
         let hosts = "127.0.0.1 localhost\n127.0.0.2 git.example\n127.0.0.3 registry.example\n";
-        if fs::read_to_string("/proc/self/mountinfo")?
-            .lines()
-            .all(|mount| !mount.contains(" /etc "))
-        {
-            bail!("this changes /etc; start it by the test `first_run`");
-        }
         fs::write("/etc/hosts", hosts)?;
         Ok(Self { commit, registry, _others: (ssh, proxies) })
     }
