@@ -315,33 +315,3 @@ fn c1_the_key_of_signed_images_is_replaced_only_where_that_is_asked_for() {
         assert_eq!(place.read(file), keys[1]);
     }
 }
-
-#[test]
-fn t10_whoever_rotates_a_key_shows_the_secret() {
-    let key = |id: &str, retiring: bool| json!({"id": id, "pem": "x", "retiring": retiring});
-    let bundle = json!({
-        "attestation_keys": [], "definition": "default", "manifest_keys": [], "openpgp_keys": [],
-        "image_keys": [key("new", false), key("old", true)], "schema": "sbs-trust-1",
-        "repository": "docker.io/ns/app",
-    });
-    let (path, wrong) =
-        ("/v2/images/default/keys/image/rotation", json!({"code": "wrong_secret", "status": "no"}));
-    let posted = ["POST ", path].concat().leak();
-    let deleted = ["DELETE ", path].concat().leak();
-    let served = Served::fixed(&[(posted, OK, bundle), (deleted, 403, wrong)]);
-    let place = &served.place;
-    assert_eq!(place.good(&["rotate-key", "image"]).stdout, "new\nold (retiring)\n");
-    let refused = place.sbs(&["rotate-key", "image", "--retire"]);
-    assert!(refused.code == 1 && refused.stderr.contains("SECRET"), "{refused:?}");
-    let secret = crate::place::SECRET;
-    for run in [&refused, &place.sbs(&["-v", "rotate-key", "image"])] {
-        assert!(!run.stderr.contains(secret), "{run:?}");
-    }
-    let sent = json!({ "SECRET": secret });
-    let requests = served.requests();
-    assert_eq!(requests.len(), 3);
-    for (line, body) in requests {
-        assert!(line.ends_with(path), "{line}");
-        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), sent);
-    }
-}

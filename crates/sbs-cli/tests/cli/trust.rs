@@ -6,6 +6,7 @@ use sbs_registry::notary::{Gun, NotaryKeys};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::place::SECRET;
 use crate::server::Served;
 
 const OK: u16 = 200;
@@ -82,5 +83,34 @@ fn c2_a_server_puts_no_word_of_its_own_into_a_shell_a_terminal_or_a_file() {
         }
         assert_eq!(served.place.names(), before, "{pointer}");
         assert_eq!(served.asked().len(), 3, "{pointer}");
+    }
+}
+
+#[test]
+fn t10_whoever_rotates_a_key_shows_the_secret() {
+    let (mut bundle, old) = (bundle(), bundle());
+    let ids = [&bundle, &old].map(|bundle| bundle["image_keys"][0]["id"].clone());
+    let mut old = old["image_keys"][0].clone();
+    old["retiring"] = true.into();
+    bundle["image_keys"].as_array_mut().unwrap().push(old);
+    let refusal = json!({"code": "wrong_secret", "status": "no"});
+    let served = Served::fixed(&[
+        ("POST /v2/images/default/keys/image/rotation", OK, bundle),
+        ("DELETE /v2/images/default/keys/image/rotation", 403, refusal),
+    ]);
+    let place = &served.place;
+    let [new, old] = ids.map(|id| id.as_str().unwrap().to_owned());
+    let told = place.good(&["rotate-key", "image"]).stdout;
+    assert_eq!(told, format!("{new}\n{old} (retiring)\n"));
+    let refused = place.sbs(&["rotate-key", "image", "--retire"]);
+    assert!(refused.code == 1 && refused.stderr.contains("SECRET"), "{refused:?}");
+    for run in [&refused, &place.sbs(&["-v", "rotate-key", "image"])] {
+        assert!(!run.stderr.contains(SECRET), "{run:?}");
+    }
+    let requests = served.requests();
+    assert_eq!(requests.len(), 3);
+    for (line, body) in requests {
+        let sent: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(sent, json!({ "SECRET": SECRET }), "{line}");
     }
 }
